@@ -1,0 +1,154 @@
+"""What users need: hyperparameters in their domains, gradients that fit, errors that say so.
+
+A refusal is one sentence: who (the function the user called), which argument or leaf, which
+value, what is allowed. Values that are traced (under `jax.jit`, `jax.vmap` or
+`optax.inject_hyperparams`) have no value yet and pass; their dtype is checked all the same.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+_PACKAGE = __name__.split(".")[0]
+
+
+def caller() -> str:
+    """The name of the outermost function of this package on the stack: what the user called."""
+    frame, name = sys._getframe(1), ""
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == _PACKAGE:
+        frame, name = frame.f_back, frame.f_code.co_name
+    return name
+
+
+def _scalar(name: str, value: Any, domain: str) -> float | None:
+    """The value of a hyperparameter, None while it is traced."""
+
+    def refuse(found: str) -> ValueError:
+        return ValueError(f"{caller()}: {name} must be {domain}, got {found}.")
+
+    if isinstance(value, bool) or not isinstance(
+        value, (int, float, jax.Array, np.generic, np.ndarray)
+    ):
+        raise refuse(repr(value))
+    if isinstance(value, (int, float)):
+        return float(value)
+    dtype = value.dtype
+    if value.shape:
+        raise refuse(f"an array of shape {value.shape}")
+    if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+        raise refuse(f"a scalar of dtype {dtype}")
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+        # In bfloat16 b2 = 0.999 is 1, and every step is NaN.
+        raise refuse(
+            f"a scalar of dtype {dtype}, which is too coarse; make it float32 "
+            "(optax.inject_hyperparams takes hyperparam_dtype=jnp.float32)"
+        )
+    return None if isinstance(value, jax.core.Tracer) else float(value)
+
+
+def _domain(domain: str, holds: Callable[[float], bool]) -> Callable[..., None]:
+    def check(**hyperparameters: Any) -> None:
+        for name, given in hyperparameters.items():
+            value = _scalar(name, given, domain)
+            if value is not None and not holds(value):
+                raise ValueError(f"{caller()}: {name} must be {domain}, got {value:g}.")
+
+    return check
+
+
+decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
+open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
+non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
+positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
+at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
+positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
+_scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf)
+
+
+def scheduled(**hyperparameters: Any) -> None:
+    """Numbers >= 0, or functions of the count of steps made so far."""
+    for name, given in hyperparameters.items():
+        if not callable(given):
+            _scheduled(**{name: given})
+
+
+def flag(**hyperparameters: Any) -> None:
+    """Booleans: they choose a formula, so they cannot be traced."""
+    for name, given in hyperparameters.items():
+        if not isinstance(given, bool):
+            raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
+
+
+def some_eps(**hyperparameters: Any) -> None:
+    """At least one of several terms that keep a denominator from 0 is positive."""
+    non_negative(**hyperparameters)
+    if all(_scalar(name, given, "") == 0 for name, given in hyperparameters.items()):
+        raise ValueError(
+            f"{caller()}: {' and '.join(hyperparameters)} must not all be 0: where a gradient has "
+            "always been zero, the step would be 0 / 0."
+        )
+
+
+def given(name: str, arguments: Mapping[str, Any]) -> None:
+    """Extra arguments of `update` that this optimizer cannot do without."""
+    for argument, value in arguments.items():
+        if value is None:
+            raise ValueError(
+                f"{name}.update needs {argument}: call update(grads, state, params) "
+                f"with the parameters."
+                if argument == "params"
+                else f"{name}.update needs {argument}: call "
+                f"update(grads, state, params, {argument}=...)."
+            )
+
+
+class MisfitError(ValueError):
+    """Two trees that must have the same structure and shapes do not; says where."""
+
+
+def same_shapes(what: str, tree: Any, other_what: str, other: Any) -> None:
+    """Two trees, each with what to call a leaf of it, agree in structure and in every shape."""
+    leaves, structure = jax.tree.flatten(tree)
+    other_leaves, other_structure = jax.tree.flatten(other)
+    if structure == other_structure and all(
+        jnp.shape(x) == jnp.shape(y) for x, y in zip(leaves, other_leaves, strict=True)
+    ):
+        return
+    shapes, other_shapes = (
+        {_keystr(path): jnp.shape(x) for path, x in jax.tree.leaves_with_path(t)}
+        for t in (tree, other)
+    )
+    for path in shapes.keys() | other_shapes.keys():
+        if path not in other_shapes:
+            raise MisfitError(f"{what} at {path} has no {other_what}")
+        if path not in shapes:
+            raise MisfitError(f"{other_what} at {path} has no {what}")
+        if shapes[path] != other_shapes[path]:
+            raise MisfitError(
+                f"{what} at {path} has shape {shapes[path]}, its {other_what} {other_shapes[path]}"
+            )
+    raise MisfitError(f"{what} has the structure {structure}, {other_what} {other_structure}")
+
+
+def trainable(updates: Any, params: Any) -> None:
+    """No gradient is an integer, unless its parameter is one too and so does not train."""
+    owners = [0.0] * len(jax.tree.leaves(updates)) if params is None else jax.tree.leaves(params)
+    for (path, g), owner in zip(jax.tree.leaves_with_path(updates), owners, strict=True):
+        dtype = jnp.result_type(g)
+        if dtype == jax.dtypes.float0 or jnp.issubdtype(dtype, jnp.inexact):
+            continue
+        if jnp.issubdtype(jnp.result_type(owner), jnp.inexact):
+            raise MisfitError(
+                f"gradient at {_keystr(path)} has dtype {dtype}; gradients are floating or complex "
+                "(integers only for integer parameters, and then `params` must be given)"
+            )
+
+
+def _keystr(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "the root"

@@ -1,0 +1,231 @@
+"""What optax needs: an algorithm in plain arithmetic becomes an `optax.GradientTransformation`.
+
+`transformation` owns every convention about arrays, `map_leaves` carries the recurrence of one
+array over a tree, `descend` adds the learning rate and the weight decay.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import optax
+from jax.experimental.shard_alike import shard_alike
+
+from optax_adaptive import _check
+from optax_adaptive._numerics import increment
+
+
+def transformation(
+    init: optax.TransformInitFn, update: Callable[..., tuple[Any, Any]]
+) -> optax.GradientTransformationExtraArgs:
+    """An optax transformation from two functions of whole trees.
+
+    Arithmetic in float32 at least; updates leave in the dtype of the gradients; state leaves in
+    exactly the dtype and shape `init` gave it. The algorithm sees complex leaves as pairs of reals.
+    Integer leaves do not train: their update is zero.
+
+    Args:
+        init: params -> state, made with `zeros_like` and `full_like`.
+        update: (grads, state, *, params, value, ...) -> (updates, state). Its keyword-only
+            arguments say what else it takes; those without a default are required. `params` are
+            widened as the gradients are, `given_params` are the caller's own.
+    """
+    scope, name = update.__qualname__.split(".")[0], _check.caller()
+    arguments = inspect.signature(update).parameters.values()
+    takes = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
+    required = [p.name for p in arguments if p.name in takes and p.default is p.empty]
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
+
+    def update_fn(
+        updates: Any, state: Any, params: Any = None, **extra: Any
+    ) -> tuple[optax.Updates, optax.OptState]:
+        extra["params"] = params
+        _check.given(name, {argument: extra.get(argument) for argument in required})
+        params = _with_gradient(updates, params)
+        try:
+            if params is not None:
+                _check.same_shapes("gradient", updates, "parameter", params)
+            _check.trainable(updates, params)
+            grads = jax.tree.map(_widen, updates)
+            extra |= {"params": jax.tree.map(_widen, params), "given_params": params}
+            extra = {k: v for k, v in extra.items() if takes_all or k in takes}
+            with jax.named_scope(scope):
+                directions, new_state = update(grads, state, **extra)
+        except _check.MisfitError as misfit:
+            raise ValueError(f"{name}.update: {misfit}.") from None
+        return (
+            jax.tree.map(_narrow, directions, updates),
+            jax.tree.map(lambda new, old: _cast(new, old.dtype), new_state, state),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update_fn)
+
+
+def map_leaves(leaf: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """The recurrence of one array, for every leaf: as many trees as `leaf` returns values."""
+    for other in rest:
+        _check.same_shapes("gradient", tree, "state", other)
+    leaves, structure = jax.tree.flatten(tree)
+    if not leaves:  # only the number of results matters
+        results = jax.eval_shape(leaf, *[jnp.zeros(())] * (1 + len(rest)))
+        return (tree,) * len(results) if isinstance(results, tuple) else tree
+    if any(isinstance(x, jax.core.Tracer) for x in leaves):
+        leaf = jax.jit(leaf)  # traced once per shape, not once per leaf; eager, it would compile
+    results = [leaf(*row) for row in zip(leaves, *map(jax.tree.leaves, rest), strict=True)]
+    if isinstance(results[0], tuple):
+        return tuple(structure.unflatten(column) for column in zip(*results, strict=True))
+    return structure.unflatten(results)
+
+
+def full_like(params: Any, value: Any) -> Any:
+    """Arrays full of `value`, one per parameter, of its shape and sharding, float32 at least."""
+
+    def leaf(x: Any) -> jax.Array:
+        x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            x = _widen(jnp.zeros_like(x))
+        full = jnp.full_like(x, value, dtype=_wide_dtype(x.dtype))
+        # Under jit nothing else ties the state's sharding to the parameters'.
+        return shard_alike(x, full)[1] if isinstance(x, jax.core.Tracer) else full
+
+    return jax.tree.map(leaf, params)
+
+
+def zeros_like(params: Any) -> Any:
+    """`full_like` of zeros."""
+    return full_like(params, 0.0)
+
+
+def zero_count() -> jax.Array:
+    """The count of steps before the first one: int32, shape ()."""
+    return jnp.zeros((), jnp.int32)
+
+
+class DescentState(NamedTuple):
+    """What `descend` keeps beside its parts."""
+
+    step: jax.Array  # count of steps made, int32, shape (): the argument of schedules
+    direction: optax.OptState  # of the algorithm
+    velocity: optax.OptState  # of the momentum behind the learning rate, where there is one
+
+
+def descend(
+    direction: optax.GradientTransformation,
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Any = None,
+    velocity: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer that walks along `direction`: the one place for rate and decoupled decay.
+
+    With u the direction and p the parameters, the update is::
+
+        -learning_rate (u + weight_decay p)
+
+    and with a `velocity`, a transformation T behind the learning rate::
+
+        T(-learning_rate u) - learning_rate weight_decay p
+
+    Schedules are evaluated at the count of steps made before this one: 0, 1, 2, ... The state is
+    the same for constants and schedules, so a checkpoint survives a change of mind.
+
+    Args:
+        direction: The algorithm.
+        learning_rate: A number >= 0 or a schedule.
+        weight_decay: A number >= 0 or a schedule, times the learning rate as in AdamW; None for no
+            decay (`update` then does not need the parameters).
+        mask: Which leaves decay: a tree of booleans with the structure of the parameters or a
+            prefix of it, or a function from the parameters to such a tree. None for all.
+        velocity: None, or a transformation of the product of learning rate and direction.
+    """
+    _check.scheduled(learning_rate=learning_rate)
+    if weight_decay is not None:
+        _check.scheduled(weight_decay=weight_decay)
+    elif mask is not None:
+        raise ValueError(f"{_check.caller()}: mask does nothing without weight_decay.")
+    name = _check.caller()
+    direction = optax.with_extra_args_support(direction)
+    velocity = optax.with_extra_args_support(velocity or optax.identity())
+
+    def init(params):
+        return DescentState(zero_count(), direction.init(params), velocity.init(params))
+
+    def update(grads, state, *, params=None, given_params=None, **extra):
+        rate = _at(learning_rate, state.step)
+        updates, new_direction = direction.update(grads, state.direction, params, **extra)
+        updates = map_leaves(lambda u: -jnp.asarray(rate, u.dtype) * u, updates)
+        updates, new_velocity = velocity.update(updates, state.velocity, params, **extra)
+        if weight_decay is not None:
+            _check.given(name, {"params": params})
+            shrink = rate * _at(weight_decay, state.step)
+            decayed = map_leaves(lambda u, p: u - jnp.asarray(shrink, u.dtype) * p, updates, params)
+            updates = _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
+        return updates, DescentState(increment(state.step), new_direction, new_velocity)
+
+    return transformation(init, update)
+
+
+def _with_gradient(updates: Any, params: Any) -> Any:
+    """The parameters without those whose gradient is None, as Equinox's filters make it."""
+    if params is None:
+        return None
+
+    def leaf(g: Any, p: Any) -> Any:
+        return None if g is None else p
+
+    try:
+        return jax.tree.map(leaf, updates, params, is_leaf=lambda x: x is None)
+    except ValueError:  # another structure: the check says where
+        return params
+
+
+def _at(value: Any, step: jax.Array) -> Any:
+    """A constant, or a schedule at `step`."""
+    return value(step) if callable(value) else value
+
+
+def _choose(mask: Any, here: Any, elsewhere: Any) -> Any:
+    """The leaves of `here` where `mask`, a prefix tree of booleans, says so (None: everywhere)."""
+    if mask is None:
+        return here
+    choice = jax.tree.broadcast(mask, here)
+    return jax.tree.map(lambda c, a, b: a if c else b, choice, here, elsewhere)
+
+
+def _trains(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _wide_dtype(dtype: Any) -> Any:
+    """The dtype of arithmetic and of state for real arrays of `dtype`."""
+    is_wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
+    return dtype if is_wide else jnp.float32
+
+
+def _widen(x: Any) -> jax.Array:
+    """An array as the algorithms see it: real, float32 at least; 0 where nothing trains."""
+    x = x if hasattr(x, "dtype") else jnp.asarray(x)
+    if not _trains(x):
+        return jnp.zeros(x.shape, jnp.float32)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return jnp.stack([jnp.real(x), jnp.imag(x)], axis=-1)
+    return _cast(x, _wide_dtype(x.dtype))
+
+
+def _narrow(update: jax.Array, grad: Any) -> jax.Array:
+    """An update as the caller sees it: in the shape and dtype of its gradient."""
+    grad = grad if hasattr(grad, "dtype") else jnp.asarray(grad)
+    if grad.dtype == jax.dtypes.float0:
+        return jnp.zeros(grad.shape, bool)  # what an integer or boolean parameter can add
+    if not _trains(grad):
+        return jnp.zeros_like(grad)
+    if jnp.issubdtype(grad.dtype, jnp.complexfloating):
+        return jax.lax.complex(update[..., 0], update[..., 1]).astype(grad.dtype)
+    return _cast(update, grad.dtype)
+
+
+def _cast(x: Any, dtype: Any) -> jax.Array:
+    return x if x.dtype == dtype else jnp.asarray(x, dtype)
