@@ -37,7 +37,7 @@ class CenteredRmspropState(NamedTuple):
     """The count of steps, running mean and running variance, shaped like the parameters."""
 
     count: jax.Array  # int32, shape ()
-    mu: optax.Updates  # of gradients
+    mu: optax.Updates  # of gradients, already corrected with bias_correction
     variance: optax.Updates  # of gradients: the mean of g² less the square of mu
 
 
@@ -87,11 +87,13 @@ def rmsprop(
 
     Departures: as `optax.rmsprop` and Keras 3; the lecture has no eps, `torch.optim.RMSprop` has it
     outside the root and the learning rate outside the momentum. optax and torch compute v - m² as
-    it stands, whose rounding turns negative and the step NaN (a constant gradient of 0.37, step
-    140); here the same variance has a recurrence of its own that cannot.
+    it stands, whose rounding turns negative: in float32 one of six constant gradients makes optax's
+    step NaN within 400 steps. Here the same variance has a recurrence of its own, a sum of squares.
     """
     _check.flag(centered=centered, nesterov=nesterov)
-    if nesterov and momentum is None:
+    if momentum is not None:
+        _check.decay_rate(momentum=momentum)
+    elif nesterov:
         raise ValueError(f"{_check.caller()}: nesterov needs momentum, a number in [0, 1).")
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
     direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
@@ -146,17 +148,16 @@ def scale_by_centered_rmsprop(
     def update(grads, state):
         t = increment(state.count)
         weight = bias(decay, t) if bias_correction else 1
+        gain = (1 - decay) / weight  # 1 at t = 1 with bias_correction: g is its own mean
+        spread = jnp.where(t > 1, (1 - decay) / (1 - gain), 0) if bias_correction else gain / decay
 
         def leaf(g, mu, variance):
             g, flaw = squarable(g)
-            mu = decay * mu + (1 - decay) * g
-            # nu = decay nu + (1 - decay) g², less mu²: a sum of squares. With the old mu it would
-            # be decay (1 - decay) (g - mu)², but reading that would keep a copy of it.
-            variance = decay * variance + (1 - decay) / decay * (g - mu) ** 2
-            v = variance
-            if bias_correction:  # nu / weight - (mu / weight)²
-                v = jnp.maximum(v / weight - mu**2 * ((1 - weight) / weight**2), 0)
-            return _over_root(g, v, eps, eps_in_sqrt) + flaw, mu, variance
+            mu = mu + gain * (g - mu)
+            # nu = decay nu + (1 - decay) g² less mu², as a sum of squares. The textbook has
+            # (1 - gain) (g - old mu) for (g - mu), but reading the old mu would keep a copy of it.
+            variance = decay * variance + spread * (g - mu) ** 2
+            return _over_root(g, variance / weight, eps, eps_in_sqrt) + flaw, mu, variance
 
         updates, mu, variance = map_leaves(leaf, grads, state.mu, state.variance)
         return updates, CenteredRmspropState(t, mu, variance)

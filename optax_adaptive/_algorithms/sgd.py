@@ -51,6 +51,7 @@ def sgd(
 def scale_by_sgd(momentum: Any = None, nesterov: bool = False) -> optax.GradientTransformation:
     """The direction of `sgd`, without its learning rate."""
     if momentum is not None:
+        _check.decay_rate(momentum=momentum)
         return trace(momentum, nesterov)
     _check.flag(nesterov=nesterov)
     if nesterov:

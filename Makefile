@@ -1,0 +1,35 @@
+# Two commands, each enough on a fresh machine with Python >= 3.11, make and a package index:
+#   make demo    trains the main job and leaves a picture in outputs/
+#   make test    runs the tests
+PYTHON ?= python3
+BIN = .venv/bin
+export JAX_PLATFORMS ?= cpu
+export NO_MKDOCS_2_WARNING = true
+
+.PHONY: demo test lint docs bench clean
+
+# One stamp per set of extras: installed once, and again when pyproject.toml changes.
+.venv/installed-%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+demo: .venv/installed-examples
+	$(BIN)/python examples/mnist.py --output-dir outputs/demo
+
+test: .venv/installed-test .venv/installed-examples
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-lint .venv/installed-test .venv/installed-examples
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: .venv/installed-docs
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: .venv/installed-examples
+	$(BIN)/python benchmarks/speed.py
+
+clean:
+	rm -rf .venv site outputs

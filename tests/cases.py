@@ -1,0 +1,111 @@
+"""One row per public optimizer and per option that changes its formula.
+
+Parity and contract tests are parametrized over this table; a new optimizer is a new row.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+import references
+
+import optax_adaptive as oa
+
+
+class Case(NamedTuple):
+    """An optimizer with its arguments, and what it must equal."""
+
+    name: str  # of the function
+    kwargs: Mapping = MappingProxyType({})
+    reference_kwargs: Mapping = MappingProxyType({})  # where the reference calls them otherwise
+    same_in_optax: bool = True  # False: optax has no such optimizer, or the defect in `reason`
+    reason: str = ""
+    learning_rate: Any = 0.01
+    temporaries: float = 0.01  # at most, in bytes per byte of the parameters
+
+    @property
+    def id(self):
+        options = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
+        return f"{self.name}({options})"
+
+    @property
+    def arguments(self):
+        return {"learning_rate": self.learning_rate, **self.kwargs}
+
+    def make(self, **overrides):
+        return getattr(oa, self.name)(**self.arguments | overrides)
+
+    def make_optax(self):
+        return getattr(optax, self.name)(**self.arguments)
+
+    def reference(self, x, gradients) -> Any:
+        name, looks_ahead = self.name.removesuffix("w"), {}
+        if name == "nadam":
+            name, looks_ahead = "adam", {"nesterov": True}
+        kwargs = looks_ahead | self.arguments | self.reference_kwargs
+        return np.array(list(getattr(references, name)(x, gradients, **kwargs)))
+
+
+DECAYS = {"weight_decay": 1e-4}  # the default of optax and ours, not of the references
+OPTAX_MAX = "optax keeps the largest corrected nu; the paper and torch the largest raw one"
+
+# rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
+# first step the corrected variance is exactly g² - g², and no two codes agree on its rounding.
+CASES = [
+    Case("sgd"),
+    Case("sgd", {"momentum": 0.9}),
+    Case("sgd", {"momentum": 0.9, "nesterov": True}),
+    Case("adagrad"),
+    Case("adagrad", {"initial_accumulator_value": 0.0, "eps": 1e-4}),
+    Case("rmsprop"),
+    Case("rmsprop", {"decay": 0.7, "initial_scale": 0.3, "eps_in_sqrt": False}),
+    Case("rmsprop", {"bias_correction": True}),
+    Case("rmsprop", {"centered": True}),
+    Case("rmsprop", {"centered": True, "eps_in_sqrt": False, "eps": 1e-3}),
+    Case("rmsprop", {"centered": True, "bias_correction": True, "initial_scale": 0.1}),
+    Case("rmsprop", {"momentum": 0.9}),
+    # The step is read twice behind a root, by the velocity and by the look-ahead: XLA keeps it.
+    Case("rmsprop", {"momentum": 0.9, "nesterov": True}, temporaries=1.01),
+    Case("adadelta", learning_rate=1.0),
+    Case("adadelta", {"rho": 0.95, "eps": 1e-7}),
+    Case("adam"),
+    Case("adam", {"b1": 0.8, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4}),
+    Case("adam", {"nesterov": True}),
+    Case("adamw", {}, DECAYS),
+    Case("adamw", {"weight_decay": 0.1, "nesterov": True}),
+    Case("amsgrad", same_in_optax=False, reason=OPTAX_MAX),
+    Case("amsgrad", {"bias_correction_nu": False}),
+    Case("amsgrad", {"bias_correction_mu": False, "bias_correction_nu": False}),
+    Case("nadam"),
+    Case("nadam", {"nesterov": False}),
+    Case("nadamw", {}, DECAYS),
+    Case("adamax"),
+    Case("adamax", {"b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+    Case("adamaxw", {}, DECAYS),
+    Case("radam"),
+    Case("radam", {"b2": 0.9, "threshold": 4.5, "eps_root": 1e-4, "nesterov": True}),
+    Case("adabound", same_in_optax=False, learning_rate=1e-3),
+    Case("adabound", {"gamma": 0.05, "final_lr": 0.5, "base_lr": 0.02}, same_in_optax=False),
+    Case("amsbound", {"gamma": 0.05}, same_in_optax=False, learning_rate=1e-3),
+]
+
+# One per public optimizer, plus those whose state differs: for contracts that options do not touch.
+PLAIN = list(
+    {(c.name, "momentum" in c.kwargs, "centered" in c.kwargs): c for c in CASES[::-1]}.values()
+)[::-1]
+
+
+def problem(steps=60, seed=0):
+    """A start and gradients of a vector of 8 over eight decades, with zeros and changes of sign."""
+    rng = np.random.default_rng(seed)
+    scale = 10.0 ** np.linspace(-6, 2, 8)
+    gradients = rng.normal(size=(steps, 8)) * scale
+    gradients[: steps // 2] += 0.5 * scale  # a direction at first, then noise
+    gradients[:, 3] = 0.0  # never
+    gradients[:7, 4] = 0.0  # late
+    gradients[rng.random(steps) < 0.8, 5] = 0.0  # sparse
+    gradients[steps // 2 :, 6] *= 1e-3  # an early giant
+    start = rng.normal(size=8)
+    return start, gradients

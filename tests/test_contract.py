@@ -1,0 +1,579 @@
+"""What every optimizer promises: one table of optimizers, one test per promise."""
+
+import functools
+import gc
+import inspect
+import pickle
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from cases import CASES, PLAIN
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from runs import enable_x64
+
+import optax_adaptive as oa
+
+every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+
+
+def tree(dtype=jnp.float32):
+    """Parameters with what trees have: nesting, scalars, emptiness, gaps."""
+    return {
+        "dense": {
+            "kernel": jnp.linspace(-1, 1, 6, dtype=dtype).reshape(2, 3),
+            "bias": jnp.ones(3, dtype),
+        },
+        "scale": jnp.asarray(2.0, dtype),
+        "empty": jnp.zeros((0, 4), dtype),
+        "none": None,
+        "list": [jnp.full((2,), -0.5, dtype)],
+    }
+
+
+def grads_like(params, seed=0):
+    keys = iter(jax.random.split(jax.random.key(seed), 100))
+    return jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape).astype(p.dtype), params)
+
+
+def steps(tx, params, count=3, update=None):
+    """A few steps; eager unless `update` is jitted."""
+    state = tx.init(params)
+    for seed in range(count):
+        updates, state = (update or tx.update)(grads_like(params, seed), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def moving(case, **overrides):
+    """An optimizer whose means forget within a few dozen steps."""
+    names = inspect.signature(getattr(oa, case.name)).parameters
+    fast = {"b1": 0.5, "b2": 0.8, "rho": 0.8, "decay": 0.8}
+    fast |= {"momentum": 0.5} if "momentum" in case.kwargs else {}
+    return case.make(**{k: v for k, v in fast.items() if k in names} | overrides)
+
+
+# --- numbers ---------------------------------------------------------------------------------
+
+
+@every_case
+@pytest.mark.parametrize("gradient", ["float32", "bfloat16", "float16", "float64"])
+def test_dtype_and_shape_of_state_are_a_fixed_point(case, gradient):
+    with enable_x64(True):
+        tx = case.make()
+        for dtype in ("float32", "bfloat16", "float16", "float64"):
+            params = jax.eval_shape(lambda dtype=dtype: tree(dtype))
+            grads = jax.eval_shape(lambda: tree(gradient))
+            state = jax.eval_shape(tx.init, params)
+            updates, new_state = jax.eval_shape(tx.update, grads, state, params)
+            chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+            chex.assert_trees_all_equal_shapes_and_dtypes(updates, grads)
+            assert not any(x.weak_type for x in jax.tree.leaves((updates, new_state)))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_state_of_16_bit_parameters_has_32_bits(case, dtype):
+    state = case.make().init(tree(dtype))
+    assert {x.dtype.name for x in jax.tree.leaves(state)} <= {"float32", "int32"}
+
+
+@every_optimizer
+def test_a_coarse_hyperparameter_is_refused(case):
+    """`optax.inject_hyperparams` casts to the parameters' dtype, and 0.999 is 1 in bfloat16."""
+    factory = getattr(oa, case.name)
+    params = tree("bfloat16")
+    with pytest.raises(ValueError, match=f"{case.name}: .* must be .*bfloat16.*hyperparam_dtype"):
+        optax.inject_hyperparams(factory)(learning_rate=0.1, **case.kwargs).init(params)
+    tx = optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(
+        learning_rate=0.1, **case.kwargs
+    )
+    params, state = steps(tx, params)
+    chex.assert_tree_all_finite((params, state))
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e20, 1e30])
+def test_extreme_gradients_are_survived(case, size, dtype):
+    """All zero, tiny, huge: everything stays finite, and ordinary gradients count again."""
+    tx = moving(case)
+    params = jnp.ones(4, dtype)
+    ordinary = jnp.asarray([0.0, 1.0, -1.0, 0.5], dtype)
+    largest = jnp.finfo(dtype).max
+    extreme = jnp.clip(jnp.full(4, size, jnp.float32), max=largest).astype(dtype)
+
+    @jax.jit
+    def run(first):
+        def step(state, g):
+            updates, state = tx.update(g, state, params)
+            return state, updates
+
+        state, updates = step(tx.init(params), first)
+        chex.assert_shape(updates, (4,))
+        state, later = jax.lax.scan(step, state, jnp.tile(ordinary, (500, 1)))
+        return state, updates, later
+
+    state, updates, later = run(extreme)
+    chex.assert_tree_all_finite(state)
+    # The step of an optimizer that follows the size of the gradient may exceed the dtype's range.
+    if case.name not in ("sgd", "adabound", "amsbound"):
+        chex.assert_tree_all_finite((updates, later))
+    after = np.asarray(later[-1], np.float32)
+    never = np.asarray(run(jnp.zeros(4, dtype))[2][-1], np.float32)
+    assert np.all(np.isfinite(after))
+    if case.name in ("adagrad", "amsgrad", "amsbound") and size > 1:
+        assert np.all(after[1:] * ordinary[1:] <= 0)  # it never forgets, by its definition
+    elif case.name == "adadelta":  # the memory of its own steps outlasts that of the gradients
+        np.testing.assert_allclose(after, never, rtol=0.5)
+    else:
+        np.testing.assert_allclose(after, never, rtol=0.02, atol=1e-6)
+
+
+@every_case
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_bad_gradients_show_where_they_are_and_nowhere_else(case, bad):
+    tx = case.make()
+    params = jnp.ones(3)
+    updates, state = tx.update(jnp.ones(3), tx.init(params), params)
+    updates, state = tx.update(jnp.array([1.0, bad, 1.0]), state, params)
+    assert not np.isfinite(updates[1])
+    assert np.all(np.isfinite(updates[np.array([0, 2])]))
+    updates, _ = tx.update(jnp.ones(3), state, params)
+    assert np.all(np.isfinite(updates[np.array([0, 2])]))
+
+
+@every_optimizer
+def test_a_float64_rate_leaves_float32_alone(case):
+    with enable_x64(True):
+        params = jnp.ones(3, jnp.float32)
+        rate = jnp.asarray(0.01, jnp.float64)
+        for learning_rate in (rate, lambda step: rate / (1 + step)):
+            tx = case.make(learning_rate=learning_rate)
+            params_after, state = steps(tx, params)
+            assert params_after.dtype == jnp.float32
+            updates, _ = tx.update(params, state, params)
+            assert updates.dtype == jnp.float32
+
+
+@every_optimizer
+def test_complex_parameters_are_pairs_of_reals(case):
+    real = jnp.array([[1.0, -2.0], [0.5, 3.0], [0.0, 1.0]])
+    tx = case.make(weight_decay=0.1)
+    params, _ = steps(tx, jax.lax.complex(real[:, 0], real[:, 1]), count=1)
+
+    gradient = grads_like(jax.lax.complex(real[:, 0], real[:, 1]))
+    pairs = jnp.stack([gradient.real, gradient.imag], -1)
+    updates, _ = tx.update(pairs, tx.init(real), real)
+    chex.assert_trees_all_close(
+        jnp.stack([params.real, params.imag], -1), real + updates, rtol=1e-6
+    )
+
+
+@every_optimizer
+def test_integer_parameters_stay(case):
+    params = {"w": jnp.ones(2), "steps": jnp.arange(3), "on": jnp.array([True])}
+    tx = case.make(weight_decay=0.1)
+    state = tx.init(params)
+    grads = jax.grad(lambda p: jnp.sum(p["w"] * p["steps"].sum()), allow_int=True)(params)
+    zeros = {"w": grads["w"], "steps": jnp.zeros(3, int), "on": jnp.array([False])}
+    for g in (grads, zeros):
+        updates, new_state = tx.update(g, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+        after = optax.apply_updates(params, updates)
+        chex.assert_trees_all_equal(after["steps"], params["steps"])
+        chex.assert_trees_all_equal(after["on"], params["on"])
+        assert np.all(after["w"] != params["w"])
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+BAD_NUMBERS = [-1.0, float("nan"), float("inf"), True, "0.1", np.ones(3), 1j, jnp.float32(-1)]
+
+
+@every_optimizer
+def test_bad_hyperparameters_are_refused(case):
+    """Every argument, with the name of the optimizer, of the argument, and what is allowed."""
+    parameters = inspect.signature(getattr(oa, case.name)).parameters
+    for name, parameter in parameters.items():
+        if name == "mask":
+            continue
+        is_flag = isinstance(parameter.default, bool)
+        bad = [1, "yes", None, jnp.array(True)] if is_flag else list(BAD_NUMBERS)
+        if not is_flag and name not in ("weight_decay", "momentum", "base_lr"):
+            bad.append(None)
+        for value in bad:
+            with pytest.raises(ValueError, match=rf"^{case.name}: {name} must be .*, got "):
+                case.make(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["b1", "b2", "rho", "decay", "momentum", "gamma"])
+def test_shares_are_below_one(name):
+    for case in PLAIN:
+        if name in inspect.signature(getattr(oa, case.name)).parameters:
+            with pytest.raises(ValueError, match=rf"{case.name}: {name} must be .*1\), got 1"):
+                case.make(**{name: 1.0})
+
+
+def test_contradictions_are_refused():
+    with pytest.raises(ValueError, match="sgd: nesterov needs momentum"):
+        oa.sgd(0.1, nesterov=True)
+    with pytest.raises(ValueError, match="rmsprop: nesterov needs momentum"):
+        oa.rmsprop(0.1, nesterov=True)
+    with pytest.raises(ValueError, match="adam: mask does nothing without weight_decay"):
+        oa.adam(0.1, mask=True)
+    with pytest.raises(ValueError, match="adamw: eps and eps_root must not all be 0"):
+        oa.adamw(0.1, eps=0.0)
+    with pytest.raises(
+        ValueError, match="adabound: learning_rate must be > 0 at step 0, or base_lr"
+    ):
+        oa.adabound(optax.linear_schedule(0.0, 1e-3, 10))
+    oa.adabound(optax.linear_schedule(0.0, 1e-3, 10), base_lr=1e-3)
+    with pytest.raises(ValueError, match="radam: threshold must be a finite number >= 4, got 3"):
+        oa.radam(0.1, threshold=3)
+
+
+@every_optimizer
+def test_traced_hyperparameters_pass(case):
+    params = jnp.ones(3)
+
+    def first_update(rate):
+        tx = case.make(learning_rate=rate, weight_decay=rate)
+        return tx.update(jnp.ones(3), tx.init(params), params)[0]
+
+    rates = jnp.array([0.1, 0.2])
+    swept = jax.jit(jax.vmap(first_update))(rates)
+    chex.assert_trees_all_close(swept[1], first_update(0.2), rtol=1e-5)
+
+
+@every_optimizer
+def test_gradients_that_do_not_fit_are_refused(case):
+    tx = case.make()
+    params = {"a": {"b": jnp.ones(3)}, "c": jnp.ones(2)}
+    state = tx.init(params)
+
+    def refused(grads, match, **kwargs):
+        with pytest.raises(ValueError, match=rf"^{case.name}\.update: {match}"):
+            tx.update(grads, state, kwargs.get("params", params))
+
+    refused(
+        {"a": {"b": jnp.ones((2, 3))}, "c": jnp.ones(2)},
+        r"gradient at \['a'\]\['b'\] has shape \(2, 3\), its parameter \(3,\)",
+    )
+    refused({"a": {"b": jnp.ones(3)}}, r"parameter at \['c'\] has no gradient")
+    refused({**params, "d": jnp.ones(1)}, r"gradient at \['d'\] has no parameter")
+    refused({**params, "c": jnp.ones(2, int)}, r"gradient at \['c'\] has dtype int32")
+    if jax.tree.leaves(state.direction) or jax.tree.leaves(state.velocity):
+        refused(
+            {"a": {"b": jnp.ones((2, 3))}, "c": jnp.ones(2)},
+            r"gradient at \['a'\]\['b'\] has shape \(2, 3\), its state \(3,\)",
+            params=None,
+        )
+        refused({"a": {"b": jnp.ones(3)}}, r"state at \['c'\] has no gradient", params=None)
+
+
+@every_optimizer
+def test_missing_parameters_are_named(case):
+    tx = case.make(weight_decay=0.1)
+    with pytest.raises(ValueError, match=rf"^{case.name}\.update needs params"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+# --- composition -----------------------------------------------------------------------------
+
+
+@every_optimizer
+def test_none_and_filtered_gradients(case):
+    """None beside None, and None where a filter left a parameter out, as Equinox does."""
+    tx = case.make(weight_decay=0.1)
+    params = {"w": jnp.ones(2), "frozen": None}
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert updates["frozen"] is None
+    model = {"w": jnp.ones(2), "frozen": jnp.ones(3), "activation": jax.nn.relu}
+    filtered, _ = tx.update(
+        params | {"activation": None}, tx.init(params | {"activation": None}), model
+    )
+    chex.assert_trees_all_equal(filtered["w"], updates["w"])
+
+
+@every_optimizer
+def test_masked(case):
+    params = tree()
+    for keep in (True, False):
+        tx = optax.masked(case.make(weight_decay=0.1), jax.tree.map(lambda _: keep, params))  # noqa: B023
+        updates, _ = tx.update(grads_like(params), tx.init(params), params)
+        untouched = jax.tree.map(lambda u, g: bool(jnp.all(u == g)), updates, grads_like(params))
+        assert untouched["dense"]["kernel"] is not keep
+
+
+@every_optimizer
+def test_partition_with_an_empty_part(case):
+    params = tree()
+    parts = {"ours": case.make(weight_decay=0.1), "theirs": optax.sgd(1.0), "nobody's": case.make()}
+    labels = {"dense": {"kernel": "ours", "bias": "theirs"}, "scale": "ours", "empty": "ours"}
+    tx = optax.partition(parts, labels | {"none": None, "list": ["ours"]})
+    updates, _ = tx.update(grads_like(params), tx.init(params), params)
+    alone, _ = parts["ours"].update(grads_like(params), parts["ours"].init(params), params)
+    chex.assert_trees_all_close(updates["dense"]["kernel"], alone["dense"]["kernel"], rtol=1e-6)
+    chex.assert_trees_all_close(updates["dense"]["bias"], -grads_like(params)["dense"]["bias"])
+
+
+@every_optimizer
+def test_chains(case):
+    params = tree()
+    alone, _ = steps(case.make(), params)
+    for tx in (
+        optax.chain(optax.identity(), case.make()),
+        optax.named_chain(("first", optax.identity()), ("ours", case.make())),
+    ):
+        chained, _ = steps(tx, params)
+        chex.assert_trees_all_close(chained, alone)
+
+
+@every_optimizer
+def test_multi_steps_is_the_mean(case):
+    params = tree()
+    tx = optax.MultiSteps(case.make(), 2)
+    state = tx.init(params)
+    for seed in (0, 1):
+        updates, state = jax.jit(tx.update)(grads_like(params, seed), state, params)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, grads_like(params, 0), grads_like(params, 1))
+    alone, _ = case.make().update(mean, case.make().init(params), params)
+    chex.assert_trees_all_close(updates, alone, rtol=1e-5)
+
+
+@every_optimizer
+def test_apply_if_finite_skips(case):
+    params = jnp.ones(3)
+    tx = optax.apply_if_finite(case.make(), 5)
+    state = tx.init(params)
+    _, state = tx.update(jnp.ones(3), state, params)
+    updates, skipped = jax.jit(tx.update)(jnp.array([1.0, jnp.nan, 1.0]), state, params)
+    chex.assert_trees_all_equal(updates, jnp.zeros(3))
+    chex.assert_trees_all_equal(skipped.inner_state, state.inner_state)
+
+
+@every_optimizer
+def test_inject_hyperparams(case):
+    params = tree()
+    alone, _ = steps(case.make(learning_rate=lambda step: 0.1 / (1 + step)), params)
+    tx = optax.inject_hyperparams(getattr(oa, case.name))(
+        learning_rate=lambda step: 0.1 / (1 + step), **case.kwargs
+    )
+    injected, state = steps(tx, params, update=jax.jit(tx.update))
+    if case.name not in ("adabound", "amsbound"):  # their band knows no step 0 there: documented
+        chex.assert_trees_all_close(injected, alone, rtol=1e-4, atol=1e-5)
+    assert state.hyperparams["learning_rate"] == pytest.approx(0.1 / 3)
+
+    base = {"base_lr": 0.1} if case.name in ("adabound", "amsbound") else {}
+    tx = optax.inject_hyperparams(getattr(oa, case.name))(learning_rate=0.1, **case.kwargs, **base)
+    state = tx.init(params)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.0)
+    decays = "weight_decay" in state.hyperparams
+    updates, _ = tx.update(grads_like(params), state, params if decays else None)
+    assert all(jnp.all(u == 0) for u in jax.tree.leaves(updates))
+
+
+@every_optimizer
+def test_tree_map_params_and_tree_get(case):
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    tx = case.make()
+    state = tx.init(params)
+    marked = optax.tree.map_params(
+        tx, lambda _: "mean", state, transform_non_params=lambda _: "count"
+    )
+    fields = [*state.direction, *state.velocity] if state.direction else []
+    assert jax.tree.leaves(marked).count("mean") == sum(
+        len(jax.tree.leaves(f))
+        for f in fields
+        if jax.tree.structure(f) == jax.tree.structure(params)
+    )
+    for part in (state, state.direction, state.velocity):
+        for name in getattr(part, "_fields", ()):
+            chex.assert_trees_all_equal(optax.tree.get(state, name), getattr(part, name))
+
+
+# --- compilation and state -------------------------------------------------------------------
+
+
+@every_optimizer
+def test_jit_equals_eager(case):
+    params = tree()
+    tx = case.make(weight_decay=0.01)
+    eager = steps(tx, params)
+    compiled = steps(tx, params, update=jax.jit(tx.update))
+    chex.assert_trees_all_close(compiled, eager, rtol=2e-5, atol=1e-6)
+
+
+@every_optimizer
+def test_one_compilation(case):
+    """For weakly typed scalars too."""
+    params = {"w": jnp.ones(2), "scale": jnp.asarray(2.0) * 1.0, "python": 0.5}
+    tx = case.make(weight_decay=0.01)
+    traces = []
+
+    @jax.jit
+    def update(grads, state, params):
+        traces.append(None)
+        return tx.update(grads, state, params)
+
+    state = jax.jit(tx.init)(params)
+    for _ in range(3):
+        _, state = update(params, state, params)
+    assert len(traces) == 1
+
+
+@every_optimizer
+def test_scan_vmap_and_donation(case):
+    params = tree()
+    tx = case.make(weight_decay=0.01)
+    loop, _ = steps(tx, params)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def scanned(params, state):
+        def step(carry, g):
+            updates, state = tx.update(g, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        all_grads = [grads_like(params, seed) for seed in range(3)]
+        return jax.lax.scan(
+            step, (params, state), jax.tree.map(lambda *g: jnp.stack(g), *all_grads)
+        )[0]
+
+    copies = jax.tree.map(lambda p: jnp.stack([p, p]), params)
+    states = jax.vmap(tx.init)(copies)
+    grads = jax.tree.map(lambda g: jnp.stack([g, 2 * g]), grads_like(params))
+    updates, _ = jax.vmap(tx.update)(grads, states, copies)
+    alone, _ = tx.update(grads_like(params), tx.init(params), params)
+    chex.assert_trees_all_close(jax.tree.map(lambda u: u[0], updates), alone, rtol=1e-5, atol=1e-7)
+
+    after, _ = scanned(jax.tree.map(jnp.copy, params), tx.init(params))
+    chex.assert_trees_all_close(after, loop, rtol=1e-4, atol=1e-6)
+
+
+@every_case
+def test_no_temporaries(case):
+    """The compiled step keeps no array of the size of the parameters beside its results."""
+    size, tx = 1 << 18, case.make(weight_decay=0.01)
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.ShapeDtypeStruct((size,), jnp.float32)
+    state = jax.eval_shape(tx.init, params)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= case.temporaries * 4 * size
+
+
+@every_optimizer
+def test_checkpoints(case, tmp_path):
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    tx = case.make()
+    _, state = steps(tx, params)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        restored = checkpointer.restore(tmp_path / "state", jax.eval_shape(tx.init, params))
+    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal(pickle.loads(pickle.dumps(jax.device_get(state))), state)
+    assert isinstance(state, tuple)
+    assert all(isinstance(x, jax.Array) and x.size for x in jax.tree.leaves(state))
+
+
+@every_optimizer
+def test_a_constant_may_become_a_schedule(case):
+    params = tree()
+    constant = case.make(weight_decay=0.1)
+    scheduled = case.make(learning_rate=lambda _: 0.1, weight_decay=lambda step: 0.1 * step)
+    _, state = steps(constant, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, scheduled.init(params))
+    scheduled.update(grads_like(params), state, params)
+
+
+@every_optimizer
+def test_weight_decay_masks(case):
+    """Everywhere, by a tree, by a prefix of it, by a function, by a schedule."""
+    params = {"a": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "c": jax.lax.complex(1.0, 1.0)[None]}
+    plain = case.make(weight_decay=None)
+    grads = jax.tree.map(jnp.ones_like, params)
+    without, _ = plain.update(grads, plain.init(params))
+
+    def decays(**kwargs):
+        tx = case.make(**kwargs)
+        updates, _ = tx.update(grads, tx.init(params), params)
+        return jax.tree.map(lambda u, v: bool(jnp.all(u != v)), updates, without)
+
+    def by_ndim(params):
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    everywhere = {"a": {"w": True, "b": True}, "c": True}
+    assert decays(weight_decay=0.5) == everywhere
+    assert decays(weight_decay=lambda step: 0.5 + step) == everywhere
+    assert decays(weight_decay=0.5, mask={"a": {"w": True, "b": False}, "c": True}) == {
+        "a": {"w": True, "b": False},
+        "c": True,
+    }
+    assert decays(weight_decay=0.5, mask={"a": False, "c": True}) == {
+        "a": {"w": False, "b": False},
+        "c": True,
+    }
+    assert decays(weight_decay=0.5, mask=by_ndim) == {"a": {"w": True, "b": False}, "c": False}
+
+
+@every_optimizer
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+def test_state_is_sharded_as_the_parameters(case, axis_type):
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
+    sharding = NamedSharding(mesh, P("x", None))
+    params = jax.device_put(jnp.ones((16, 4)), sharding)
+    tx = case.make(weight_decay=0.01)
+    with jax.set_mesh(mesh):
+        for init in (tx.init, jax.jit(tx.init)):
+            for leaf in jax.tree.leaves(init(params)):
+                if leaf.ndim:
+                    assert leaf.sharding.is_equivalent_to(sharding, 2)
+        state = tx.init(params)
+        jax.eval_shape(tx.init, params)
+        compiled = jax.jit(tx.update).lower(params, state, params).compile()
+        updates, _ = compiled(params, state, params)
+        assert updates.sharding.is_equivalent_to(sharding, 2)
+    assert "all-gather" not in compiled.as_text()
+    assert "all-reduce" not in compiled.as_text()
+
+
+@every_optimizer
+def test_init_of_abstract_parameters(case):
+    tx = case.make()
+    abstract = jax.eval_shape(tree)
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        tx.init(abstract), tx.init(tree()), jax.eval_shape(tx.init, abstract)
+    )
+
+
+@every_optimizer
+def test_an_empty_tree(case):
+    tx = case.make(weight_decay=0.1)
+    updates, _ = tx.update({}, tx.init({}), {})
+    assert updates == {}
+
+
+@every_optimizer
+def test_eager_steps_keep_no_memory(case):
+    params = jnp.ones(10)
+    tx = case.make(weight_decay=0.1)
+    state = tx.init(params)
+    counts = []
+    for _ in range(12):
+        updates, state = tx.update(params, state, params)
+        del updates
+        gc.collect()
+        counts.append(len(jax.live_arrays()))
+    assert counts[-1] == counts[2]
