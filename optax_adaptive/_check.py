@@ -85,6 +85,17 @@ def flag(**hyperparameters: Any) -> None:
             raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
 
 
+def decay_mask(optimizer: str, mask: Any) -> None:
+    """A tree of booleans. One boolean alone is what a function becomes that optax calls as if it
+    were a schedule; nothing would decay, and nobody would know."""
+    injected = 'optax.inject_hyperparams needs static_args="mask"'
+    if isinstance(mask, (bool, np.bool_)):
+        raise ValueError(f"{optimizer}: mask must be a tree or a function, got {mask} ({injected}).")
+    for leaf in jax.tree.leaves(mask):
+        if not isinstance(leaf, (bool, np.bool_)):
+            raise ValueError(f"{optimizer}: mask must hold True or False, got {leaf!r} ({injected}).")
+
+
 def some_eps(**hyperparameters: Any) -> None:
     """At least one of several terms that keep a denominator from 0 is positive."""
     non_negative(**hyperparameters)

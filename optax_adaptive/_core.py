@@ -147,6 +147,8 @@ def descend(
     elif mask is not None:
         raise ValueError(f"{_check.caller()}: mask does nothing without weight_decay.")
     name = _check.caller()
+    if not callable(mask):
+        _check.decay_mask(name, mask)
     direction = optax.with_extra_args_support(direction)
     velocity = optax.with_extra_args_support(velocity or optax.identity())
 
@@ -162,7 +164,8 @@ def descend(
             _check.given(name, {"params": params})
             shrink = rate * _at(weight_decay, state.step)
             decayed = map_leaves(lambda u, p: u - jnp.asarray(shrink, u.dtype) * p, updates, params)
-            updates = _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
+            keep = mask(given_params) if callable(mask) else mask
+            updates = _choose(keep, decayed, updates)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
 
     return transformation(init, update)
@@ -191,7 +194,10 @@ def _choose(mask: Any, here: Any, elsewhere: Any) -> Any:
     """The leaves of `here` where `mask`, a prefix tree of booleans, says so (None: everywhere)."""
     if mask is None:
         return here
-    choice = jax.tree.broadcast(mask, here)
+    try:
+        choice = jax.tree.broadcast(mask, here)
+    except ValueError as error:
+        raise _check.MisfitError(f"mask is no prefix of the parameters' tree: {error}") from None
     return jax.tree.map(lambda c, a, b: a if c else b, choice, here, elsewhere)
 
 

@@ -3,11 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-try:
-    from jax import enable_x64
-except ImportError:  # the oldest jax we support
-    from jax.experimental import enable_x64
+from jax import enable_x64
 
 __all__ = ["deviation", "enable_x64", "trajectory"]
 

@@ -63,7 +63,7 @@ def test_weight_decay(case):
 def test_optax(case):
     ours = trajectory(case.make(), START, GRADIENTS, "float64")
     assert (
-        deviation(ours, trajectory(case.make_optax(), START, GRADIENTS, "float64"), START) < 1e-10
+        deviation(ours, trajectory(case.make_optax(), START, GRADIENTS, "float64"), START) < 1e-12
     )
 
 

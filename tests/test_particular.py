@@ -64,8 +64,9 @@ def test_what_optax_does_else():
     assert 0.05 < np.isnan(theirs).any(axis=0).mean() < 0.5
     ours = trajectory(oa.rmsprop(1e-3, centered=True), np.zeros(500), constant)
     assert np.isfinite(ours).all()
-    ascent = optax.adadelta().update(jnp.ones(1), optax.adadelta().init(jnp.ones(1)))[0]
-    descent = oa.adadelta().update(jnp.ones(1), oa.adadelta().init(jnp.ones(1)))[0]
+    one = jnp.ones(1)
+    ascent, _ = optax.adadelta().update(one, optax.adadelta().init(one), one)
+    descent, _ = oa.adadelta().update(one, oa.adadelta().init(one), one)
     chex.assert_trees_all_close(ascent, -descent, rtol=1e-5)
 
 

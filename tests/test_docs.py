@@ -1,0 +1,28 @@
+"""Every ```python block of the README and of the pages runs as it stands, page by page."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_blocks_run(page):
+    text = page.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    assert len(blocks) == len(re.findall(r"^\s*```python", text, re.MULTILINE))
+    namespace = {"__name__": page.stem}  # one for the page: later blocks go on from earlier ones
+    for block in blocks:
+        # Empty lines first, so that a traceback has the line numbers of the page.
+        source = "\n" * text[: block.start(1)].count("\n") + block[1]
+        exec(compile(source, str(page), "exec"), namespace)
+
+
+def test_pages_are_found():
+    assert {"README", "index", "choosing", "composing", "adding-an-algorithm"} <= {
+        page.stem for page in PAGES
+    }
