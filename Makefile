@@ -20,10 +20,10 @@ demo: .venv/installed-examples
 test: .venv/installed-test .venv/installed-examples
 	$(BIN)/python -m pytest
 
-lint: .venv/installed-lint .venv/installed-test .venv/installed-examples
+lint: .venv/installed-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet

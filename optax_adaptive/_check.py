@@ -88,12 +88,14 @@ def flag(**hyperparameters: Any) -> None:
 def decay_mask(optimizer: str, mask: Any) -> None:
     """A tree of booleans. One boolean alone is what a function becomes that optax calls as if it
     were a schedule; nothing would decay, and nobody would know."""
-    injected = 'optax.inject_hyperparams needs static_args="mask"'
-    if isinstance(mask, (bool, np.bool_)):
-        raise ValueError(f"{optimizer}: mask must be a tree or a function, got {mask} ({injected}).")
-    for leaf in jax.tree.leaves(mask):
-        if not isinstance(leaf, (bool, np.bool_)):
-            raise ValueError(f"{optimizer}: mask must hold True or False, got {leaf!r} ({injected}).")
+    must = "must be a tree of True and False, or a function that returns one"
+    bad = [leaf for leaf in jax.tree.leaves(mask) if not isinstance(leaf, (bool, np.bool_))]
+    if isinstance(mask, (bool, np.bool_)) or bad:
+        found = repr(bad[0]) if bad else f"{mask} alone"
+        raise ValueError(
+            f"{optimizer}: mask {must}, got {found} "
+            '(optax.inject_hyperparams needs static_args="mask").'
+        )
 
 
 def some_eps(**hyperparameters: Any) -> None:

@@ -27,7 +27,7 @@ class Case(NamedTuple):
 
     @property
     def id(self):
-        options = ",".join(f"{k}={v}" for k, v in self.kwargs.items())
+        options = ", ".join(f"{k}={v}" for k, v in self.kwargs.items())
         return f"{self.name}({options})"
 
     @property

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from goldens.mapping import deviation
 from jax import enable_x64
 
 __all__ = ["deviation", "enable_x64", "trajectory"]
@@ -24,16 +25,3 @@ def trajectory(tx, start, gradients, dtype="float32", l2=0.0):
             p = p + np.asarray(updates, "float64")
             path.append(p)
     return np.array(path)
-
-
-def deviation(ours, theirs, start):
-    """Largest distance of two trajectories, per coordinate, over the way the second one went.
-
-    Relative to the way and not to the parameter, because a parameter hides small steps.
-    """
-    ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    distance = np.abs(ours - theirs).max(axis=0)
-    way = np.abs(theirs - np.asarray(start)).max(axis=0)
-    still = (distance == 0) & (way == 0)
-    with np.errstate(divide="ignore"):
-        return float(np.where(still, 0.0, distance / np.where(still, 1.0, way)).max())

@@ -526,13 +526,13 @@ def test_weight_decay_masks(case):
         "c": True,
     }
     assert decays(weight_decay=0.5, mask=by_ndim) == {"a": {"w": True, "b": False}, "c": False}
-    with pytest.raises(ValueError, match=f"^{case.name}: mask must hold True or False, got 1"):
+    with pytest.raises(ValueError, match=rf"^{case.name}: mask must be a tree .*, got 1 "):
         decays(weight_decay=0.5, mask={"a": 1, "c": True})
     with pytest.raises(ValueError, match=rf"^{case.name}\.update: mask is no prefix"):
         decays(weight_decay=0.5, mask={"a": True})
     injected = optax.inject_hyperparams(getattr(oa, case.name))  # takes a function for a schedule
     tx = injected(0.1, weight_decay=0.5, mask=by_ndim, **case.kwargs)
-    with pytest.raises(ValueError, match="mask must be a tree or a function, got False.*static_args"):
+    with pytest.raises(ValueError, match=r"mask must be a tree .*, got False alone .*static_args"):
         tx.init(params["a"])
 
 
