@@ -64,8 +64,12 @@ def transformation(
     return optax.GradientTransformationExtraArgs(init, update_fn)
 
 
-def map_leaves(leaf: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """The recurrence of one array, for every leaf: as many trees as `leaf` returns values."""
+def map_leaves(leaf: Callable[..., Any], tree: Any, *rest: Any, inline: bool = False) -> Any:
+    """The recurrence of one array, for every leaf: as many trees as `leaf` returns values.
+
+    Under a trace `leaf` is traced once per shape. It stays a function of its own in the program,
+    which is lowered once, too; a leaf of one operation is lowered faster `inline`.
+    """
     for other in rest:
         _check.same_shapes("gradient", tree, "state", other)
     leaves, structure = jax.tree.flatten(tree)
@@ -73,7 +77,7 @@ def map_leaves(leaf: Callable[..., Any], tree: Any, *rest: Any) -> Any:
         results = jax.eval_shape(leaf, *[jnp.zeros(())] * (1 + len(rest)))
         return (tree,) * len(results) if isinstance(results, tuple) else tree
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
-        leaf = jax.jit(leaf)  # traced once per shape, not once per leaf; eager, it would compile
+        leaf = jax.jit(leaf, inline=inline)  # eager, it would compile a fresh closure every step
     results = [leaf(*row) for row in zip(leaves, *map(jax.tree.leaves, rest), strict=True)]
     if isinstance(results[0], tuple):
         return tuple(structure.unflatten(column) for column in zip(*results, strict=True))
@@ -156,14 +160,14 @@ def descend(
         return DescentState(zero_count(), direction.init(params), velocity.init(params))
 
     def update(grads, state, *, params=None, given_params=None, **extra):
-        rate = _at(learning_rate, state.step)
+        rate = -_at(learning_rate, state.step)
         updates, new_direction = direction.update(grads, state.direction, params, **extra)
-        updates = map_leaves(lambda u: -jnp.asarray(rate, u.dtype) * u, updates)
+        updates = map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, updates, inline=True)
         updates, new_velocity = velocity.update(updates, state.velocity, params, **extra)
         if weight_decay is not None:
             _check.given(name, {"params": params})
             shrink = rate * _at(weight_decay, state.step)
-            decayed = map_leaves(lambda u, p: u - jnp.asarray(shrink, u.dtype) * p, updates, params)
+            decayed = map_leaves(lambda u, p: u + jnp.asarray(shrink, u.dtype) * p, updates, params)
             keep = mask(given_params) if callable(mask) else mask
             updates = _choose(keep, decayed, updates)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
