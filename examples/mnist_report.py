@@ -119,9 +119,12 @@ def _draw(axes: Any, found: dict[str, Any], epochs: int, key: str) -> list[Any]:
     for number, (label, runs) in enumerate(found.items()):
         colour = COLOURS[number % len(COLOURS)]
         line = "-" if number < len(COLOURS) else "--"
-        curves = np.array([run["curves"][key] for run in runs], float)  # null becomes NaN
+        recorded = [np.array(run["curves"][key], float) for run in runs]  # null becomes NaN
+        # Runs of different versions of the script may differ in how often they recorded.
+        times = [np.arange(1, len(curve) + 1) * epochs / len(curve) for curve in recorded]
+        x = min(times, key=len)
+        curves = np.array([np.interp(x, *run) for run in zip(times, recorded, strict=True)])
         curves = np.maximum(1 - curves if key == "test_accuracy" else curves, 1e-4)
-        x = np.arange(1, curves.shape[1] + 1) * epochs / curves.shape[1]
         axes.plot(x, curves.mean(0), line, lw=1.8, color=colour)
         axes.fill_between(x, curves.min(0), curves.max(0), color=colour, alpha=0.15, lw=0)
         finite = np.flatnonzero(np.isfinite(curves.mean(0)))

@@ -1,0 +1,57 @@
+"""Write results of examples/mnist.py into docs/mnist.md, with their figure.
+
+    python examples/mnist.py --recipe article --data mnist --output-dir outputs/article
+    python docs/make_mnist.py article outputs/article
+
+The name ("article" or "digits") says between which markers of the page the table goes, and
+what the figure in docs/figures is called. The results are kept in docs/results.
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+import mnist_report  # noqa: E402
+
+
+def table(results):
+    """One line per optimizer: means over its seeds, and every seed's accuracy."""
+    yield "| optimizer | rate | train loss | test loss | test accuracy | by seed | state, B/param |"
+    yield "|---|---|---|---|---|---|---|"
+    for label, runs in mnist_report.groups(results).items():
+
+        def mean(key, runs=runs):
+            return statistics.fmean(run[key] for run in runs)
+
+        seeds = ", ".join(f"{run['test_accuracy']:.4f}" for run in runs)
+        yield (
+            f"| `{label}` | {runs[0]['cell']['arguments']['learning_rate']:g} "
+            f"| {mean('train_loss'):.4f} | {mean('test_loss'):.4f} "
+            f"| **{mean('test_accuracy'):.4f}** | {seeds} "
+            f"| {mean('state_bytes_per_parameter'):.1f} |"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=("article", "digits"))
+    parser.add_argument("output_dir", type=Path, help="of examples/mnist.py")
+    args = parser.parse_args()
+    results = mnist_report.read(args.output_dir / "results.json")
+    (HERE / "results").mkdir(exist_ok=True)
+    mnist_report.write(HERE / "results" / f"mnist-{args.name}.json", results)
+    mnist_report.figure(results, HERE / "figures" / f"mnist-{args.name}.png")
+    begin, end = (f"<!-- {word} {args.name.upper()} -->" for word in ("BEGIN", "END"))
+    for page in (HERE / "mnist.md", HERE.parent / "README.md"):
+        before, found, rest = page.read_text().partition(begin)
+        if found:
+            after = rest.partition(end)[2]
+            page.write_text(before + "\n\n".join([begin, "\n".join(table(results)), end]) + after)
+
+
+if __name__ == "__main__":
+    main()
