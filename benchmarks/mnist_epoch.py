@@ -51,8 +51,14 @@ def flax_turn(plain):
     """A function that makes one turn: as the example does it, or as one writes it at first."""
     mnist, trainer, data = flax_trainer()
     import flax.linen as nn  # noqa: PLC0415
+    import jax  # noqa: PLC0415
 
-    if plain:  # one step per call, the operations of the library
+    def single(step, state, batches):
+        state, loss = step(state, batches[0])
+        return state, loss[None]
+
+    if plain:  # one step per call and no loop around it, the operations of the library
+        jax.lax.scan = single
         mnist.Conv = lambda features: nn.Conv(features, (3, 3), padding="VALID")
         mnist.max_pool = lambda x: nn.max_pool(x, (2, 2), strides=(2, 2))
     state = trainer.init(0)

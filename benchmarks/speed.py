@@ -430,6 +430,11 @@ def summary(report: dict[str, Any]) -> list[str]:
             f"{statistics.geometric_mean(ratios.values()):.2f} (target 0.5), largest "
             f"{ratios[worst]:.2f} of {worst}."
         )
+        compiled = [r["stages"][many] for r in compared.values()]
+        mean = statistics.geometric_mean(
+            s["ours"]["compile"] / s["optax"]["compile"] for s in compiled
+        )
+        lines.append(f"ours/optax, compile at {many} leaves: geometric mean {mean:.2f}.")
     return lines
 
 

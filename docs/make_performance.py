@@ -1,0 +1,91 @@
+"""Write what benchmarks/ measured into docs/performance.md and docs/mnist.md.
+
+make bench && python docs/make_performance.py
+"""
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+
+import speed  # noqa: E402
+
+RESULTS = HERE.parent / "benchmarks" / "results"
+
+
+def steps(report):
+    """The table of one step per optimizer, and the summary that speed.py prints."""
+    machine = report["settings"]["machine"]
+    many = str(report["settings"]["leaves"])
+    versions = ", ".join(f"{k} {machine[k]}" for k in ("jax", "optax", "torch") if k in machine)
+    yield (
+        f"{report['settings']['size'] / 1e6:g} million float32 parameters in one array; "
+        f"{machine['cpu']}, {machine['cores']} cores, {versions}, {report['date']}."
+    )
+    yield ""
+    yield (
+        "| optimizer | ours, ms | optax, ms | torch, ms | ours / optax | ours / torch "
+        "| temporaries, ours | optax | trace + lower, ours / optax |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for name, row in report["rows"].items():
+        ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
+        ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
+        stages, variant = "", row.get("torch_variant")
+        if "optax" in row["temporaries"]:
+            ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
+            stages = f"{ours / theirs:.2f}"
+        cells = [
+            f"`{name}`",
+            ms["ours"],
+            ms.get("optax", ""),
+            f"{ms['torch']} ({variant})" if variant else "",
+            ratios.get("ours/optax", ""),
+            ratios.get("ours/torch", ""),
+            *(f"{row['temporaries'][k]:.1f}" for k in row["temporaries"]),
+        ]
+        yield "| " + " | ".join([*cells, *[""] * (8 - len(cells)), stages]) + " |"
+    yield ""
+    for line in speed.summary(report):
+        yield f"- {line}"
+
+
+def epoch(report):
+    """An epoch against Keras, and where the time goes."""
+    names = {
+        "keras": "Keras 3 on TensorFlow, `model.fit`",
+        "flax": "Flax, `examples/mnist.py`",
+        "plain": "Flax with `nn.Conv`, `nn.max_pool`, one step per call",
+    }
+    yield f"Adam, {report['cores']} cores, {report['date']}, in turns of 24 batches:"
+    yield ""
+    yield "| | best, s | median, s | of Keras |"
+    yield "|---|---|---|---|"
+    for mode, row in report["epoch"].items():
+        over = f"{row['over_keras']:.2f}" if "over_keras" in row else ""
+        yield f"| {names[mode]} | {row['best']:.1f} | {row['median']:.1f} | {over} |"
+    yield ""
+    parts = "; ".join(f"{part} {share:.0%}" for part, share in report["profile"].items())
+    yield f"Where the time of a step goes: {parts}."
+
+
+def fill(page, marker, lines):
+    """Replace what stands between two markers of a page."""
+    begin, end = f"<!-- BEGIN {marker} -->", f"<!-- END {marker} -->"
+    before, found, rest = page.read_text().partition(begin)
+    if not found:
+        raise SystemExit(f"{page.name} has no {begin}.")
+    after = rest.partition(end)[2]
+    page.write_text(before + "\n\n".join([begin, "\n".join(lines), end]) + after)
+
+
+def main():
+    report = json.loads((RESULTS / "speed.json").read_text())
+    fill(HERE / "performance.md", "SPEED", steps(report))
+    fill(HERE / "mnist.md", "EPOCH", epoch(json.loads((RESULTS / "mnist_epoch.json").read_text())))
+
+
+if __name__ == "__main__":
+    main()
