@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 import mnist_report  # noqa: E402
+from fill import fill  # noqa: E402
 
 
 def table(results):
@@ -45,12 +46,9 @@ def main():
     (HERE / "results").mkdir(exist_ok=True)
     mnist_report.write(HERE / "results" / f"mnist-{args.name}.json", results)
     mnist_report.figure(results, HERE / "figures" / f"mnist-{args.name}.png")
-    begin, end = (f"<!-- {word} {args.name.upper()} -->" for word in ("BEGIN", "END"))
-    for page in (HERE / "mnist.md", HERE.parent / "README.md"):
-        before, found, rest = page.read_text().partition(begin)
-        if found:
-            after = rest.partition(end)[2]
-            page.write_text(before + "\n\n".join([begin, "\n".join(table(results)), end]) + after)
+    pages = [HERE / "mnist.md"] + [HERE.parent / "README.md"] * (args.name == "article")
+    for page in pages:
+        fill(page, args.name.upper(), table(results))
 
 
 if __name__ == "__main__":

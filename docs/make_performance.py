@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 import speed  # noqa: E402
+from fill import fill  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
 
@@ -69,16 +70,6 @@ def epoch(report):
     yield ""
     parts = "; ".join(f"{part} {share:.0%}" for part, share in report["profile"].items())
     yield f"Where the time of a step goes: {parts}."
-
-
-def fill(page, marker, lines):
-    """Replace what stands between two markers of a page."""
-    begin, end = f"<!-- BEGIN {marker} -->", f"<!-- END {marker} -->"
-    before, found, rest = page.read_text().partition(begin)
-    if not found:
-        raise SystemExit(f"{page.name} has no {begin}.")
-    after = rest.partition(end)[2]
-    page.write_text(before + "\n\n".join([begin, "\n".join(lines), end]) + after)
 
 
 def main():

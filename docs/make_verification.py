@@ -17,13 +17,12 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 import jax  # noqa: E402
 import optax  # noqa: E402
 from cases import CASES, problem  # noqa: E402
+from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
 from goldens.problem import problem as golden_problem  # noqa: E402
 from runs import deviation, trajectory  # noqa: E402
 
 import optax_adaptive as oa  # noqa: E402
-
-PAGE, BEGIN, END = HERE / "verification.md", "<!-- BEGIN MEASURED -->", "<!-- END MEASURED -->"
 
 
 def cases():
@@ -75,19 +74,15 @@ def goldens():
 
 
 def main():
-    """Replace what stands between the markers of the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
+    """Measure, and write it into the page."""
     measured = [
-        BEGIN,
         f"Measured with jax {jax.__version__} and optax {optax.__version__} on CPU.",
-        "## Against papers and optax",
-        "\n".join(cases()),
-        "## Against the real frameworks",
-        "\n".join(goldens()),
-        END,
+        "\n## Against papers and optax\n",
+        *cases(),
+        "\n## Against the real frameworks\n",
+        *goldens(),
     ]
-    PAGE.write_text(before + "\n\n".join(measured) + after)
+    fill(HERE / "verification.md", "MEASURED", measured)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import optax
+from fill import fill
 from sklearn.datasets import load_digits
 
 import optax_adaptive as oa
@@ -120,19 +121,9 @@ def main() -> None:
             f"{RATES[high]:.2g} | {RATES[high] / RATES[low]:.0f} | {at:.1f} |"
         )
         print(rows[-1], flush=True)
-    text = "\n".join(
-        [
-            "| optimizer | best rate | accuracy there, % | as good from ... to | a factor of | "
-            "accuracy at 0.001, % |",
-            "|---|---|---|---|---|---|",
-            *rows,
-        ]
-    )
-    page = HERE / "choosing.md"
-    if page.exists():
-        start, end = "<!-- SENSITIVITY -->\n", "\n<!-- /SENSITIVITY -->"
-        before, rest = page.read_text().split(start)
-        page.write_text(before + start + text + end + rest.split(end)[1])
+    head = "| optimizer | best rate | accuracy there, % | as good from ... to | a factor of "
+    head += "| accuracy at 0.001, % |"
+    fill(HERE / "choosing.md", "SENSITIVITY", [head, "|---|---|---|---|---|---|", *rows])
 
     mpl.rcParams["svg.hashsalt"] = "sensitivity"  # the same picture, the same bytes
     figure, grid = plt.subplots(

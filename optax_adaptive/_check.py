@@ -85,6 +85,15 @@ def flag(**hyperparameters: Any) -> None:
             raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
 
 
+def momentum_pair(momentum: Any, nesterov: Any) -> None:
+    """A momentum in [0, 1) or None for none, and whether it looks ahead, which needs one."""
+    flag(nesterov=nesterov)
+    if momentum is not None:
+        decay_rate(momentum=momentum)
+    elif nesterov:
+        raise ValueError(f"{caller()}: nesterov needs momentum, a number in [0, 1).")
+
+
 def decay_mask(optimizer: str, mask: Any) -> None:
     """A tree of booleans. One boolean alone is what a function becomes that optax calls as if it
     were a schedule; nothing would decay, and nobody would know."""
@@ -137,7 +146,7 @@ def same_shapes(what: str, tree: Any, other_what: str, other: Any) -> None:
         {_keystr(path): jnp.shape(x) for path, x in jax.tree.leaves_with_path(t)}
         for t in (tree, other)
     )
-    for path in shapes.keys() | other_shapes.keys():
+    for path in shapes | other_shapes:
         if path not in other_shapes:
             raise MisfitError(f"{what} at {path} has no {other_what}")
         if path not in shapes:

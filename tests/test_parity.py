@@ -9,7 +9,7 @@ import pytest
 from cases import CASES, problem
 from goldens import mapping
 from goldens.problem import problem as golden_problem
-from runs import deviation, enable_x64, trajectory
+from runs import deviation, trajectory
 
 import optax_adaptive as oa
 
@@ -24,9 +24,7 @@ START, GRADIENTS = problem()
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
 def test_the_paper(case, dtype, tolerance):
     gradients = GRADIENTS.astype(dtype)
-    with enable_x64(True):
-        tx = case.make()
-    ours = trajectory(tx, START, gradients, dtype)
+    ours = trajectory(case.make(), START, gradients, dtype)
     paper = case.reference(START, gradients.astype("float64"))
     assert deviation(ours, paper, START) < tolerance
 
@@ -109,10 +107,8 @@ def test_the_real_frameworks(row):
 
 def test_the_branches_are_visited():
     """The gradients above reach both sides of every decision that an algorithm takes."""
-    with enable_x64(True):
-        for case in (c for c in CASES if c.name in ("adabound", "amsbound")):
-            rates = _adabound_rates(case)
-            assert {"lower", "inside", "upper"} <= set(rates), case.id
+    for case in (c for c in CASES if c.name in ("adabound", "amsbound")):
+        assert {"lower", "inside", "upper"} <= set(_adabound_rates(case)), case.id
     nu = np.zeros(8)
     shrinks = grows = 0
     for g in GRADIENTS:  # AMSGrad: the maximum holds, and is surpassed

@@ -90,11 +90,8 @@ def rmsprop(
     it stands, whose rounding turns negative: in float32 one of six constant gradients makes optax's
     step NaN within 400 steps. Here the same variance has a recurrence of its own, a sum of squares.
     """
-    _check.flag(centered=centered, nesterov=nesterov)
-    if momentum is not None:
-        _check.decay_rate(momentum=momentum)
-    elif nesterov:
-        raise ValueError(f"{_check.caller()}: nesterov needs momentum, a number in [0, 1).")
+    _check.flag(centered=centered)
+    _check.momentum_pair(momentum, nesterov)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
     direction = scale(decay, eps, initial_scale, eps_in_sqrt, bias_correction)
     velocity = None if momentum is None else trace(momentum, nesterov)

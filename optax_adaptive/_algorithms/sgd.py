@@ -50,10 +50,5 @@ def sgd(
 
 def scale_by_sgd(momentum: Any = None, nesterov: bool = False) -> optax.GradientTransformation:
     """The direction of `sgd`, without its learning rate."""
-    if momentum is not None:
-        _check.decay_rate(momentum=momentum)
-        return trace(momentum, nesterov)
-    _check.flag(nesterov=nesterov)
-    if nesterov:
-        raise ValueError(f"{_check.caller()}: nesterov needs momentum, a number in [0, 1).")
-    return optax.identity()
+    _check.momentum_pair(momentum, nesterov)
+    return optax.identity() if momentum is None else trace(momentum, nesterov)
