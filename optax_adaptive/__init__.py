@@ -26,6 +26,12 @@ from optax_adaptive._algorithms.adamax import scale_by_adamax as scale_by_adamax
 from optax_adaptive._algorithms.amsgrad import AmsgradState as AmsgradState
 from optax_adaptive._algorithms.amsgrad import amsgrad as amsgrad
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+from optax_adaptive._algorithms.lamb import LambState as LambState
+from optax_adaptive._algorithms.lamb import lamb as lamb
+from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb
+from optax_adaptive._algorithms.lion import LionState as LionState
+from optax_adaptive._algorithms.lion import lion as lion
+from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
 from optax_adaptive._algorithms.radam import RadamState as RadamState
 from optax_adaptive._algorithms.radam import radam as radam
 from optax_adaptive._algorithms.radam import scale_by_radam as scale_by_radam
@@ -39,7 +45,10 @@ from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsp
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
 from optax_adaptive._core import DescentState as DescentState
+from optax_adaptive._core import descend as descend
 from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
+from optax_adaptive._optimizers import Optimizer as Optimizer
+from optax_adaptive._optimizers import optimizers as optimizers
 
 __version__ = "0.1.0"

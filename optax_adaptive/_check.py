@@ -94,15 +94,24 @@ def momentum_pair(momentum: Any, nesterov: Any) -> None:
         raise ValueError(f"{caller()}: nesterov needs momentum, a number in [0, 1).")
 
 
-def decay_mask(optimizer: str, mask: Any) -> None:
-    """A tree of booleans. One boolean alone is what a function becomes that optax calls as if it
-    were a schedule; nothing would decay, and nobody would know."""
+def decay(weight_decay: Any, mask: Any) -> None:
+    """A weight decay or None for none, and the mask of `descend`, which needs one.
+
+    The mask is a tree of booleans. One boolean alone is what a function becomes that optax calls as
+    if it were a schedule; nothing would decay, and nobody would know.
+    """
+    if weight_decay is not None:
+        scheduled(weight_decay=weight_decay)
+    elif mask is not None:
+        raise ValueError(f"{caller()}: mask does nothing without weight_decay.")
+    if callable(mask):
+        return
     must = "must be a tree of True and False, or a function that returns one"
     bad = [leaf for leaf in jax.tree.leaves(mask) if not isinstance(leaf, (bool, np.bool_))]
     if isinstance(mask, (bool, np.bool_)) or bad:
         found = repr(bad[0]) if bad else f"{mask} alone"
         raise ValueError(
-            f"{optimizer}: mask {must}, got {found} "
+            f"{caller()}: mask {must}, got {found} "
             '(optax.inject_hyperparams needs static_args="mask").'
         )
 

@@ -4,6 +4,7 @@
 array over a tree, `descend` adds the learning rate and the weight decay.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +17,9 @@ from jax.experimental.shard_alike import shard_alike
 
 from optax_adaptive import _check
 from optax_adaptive._numerics import increment
+
+# Arguments of `update` that are trees like the gradients, and what to call a leaf of one.
+_LIKE_GRADIENTS = {"parameter": "params", "Hessian diagonal": "hessian_diagonal"}
 
 
 def transformation(
@@ -30,8 +34,9 @@ def transformation(
     Args:
         init: params -> state, made with `zeros_like` and `full_like`.
         update: (grads, state, *, params, value, ...) -> (updates, state). Its keyword-only
-            arguments say what else it takes; those without a default are required. `params` are
-            widened as the gradients are, `given_params` are the caller's own.
+            arguments say what else it takes; those without a default are required. `params` and
+            `hessian_diagonal` are widened as the gradients are, `given_params` are the caller's.
+            Where there are no leaves there is nothing to do, and it is not called.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
     arguments = inspect.signature(update).parameters.values()
@@ -44,13 +49,18 @@ def transformation(
     ) -> tuple[optax.Updates, optax.OptState]:
         extra["params"] = params
         _check.given(name, {argument: extra.get(argument) for argument in required})
-        params = _with_gradient(updates, params)
         try:
-            if params is not None:
-                _check.same_shapes("gradient", updates, "parameter", params)
-            _check.trainable(updates, params)
+            for what, argument in _LIKE_GRADIENTS.items():
+                extra[argument] = _with_gradient(updates, extra.get(argument))
+                if extra[argument] is not None:
+                    _check.same_shapes("gradient", updates, what, extra[argument])
+            _check.trainable(updates, extra["params"])
+            if not jax.tree.leaves(updates):
+                return updates, state
             grads = jax.tree.map(_widen, updates)
-            extra |= {"params": jax.tree.map(_widen, params), "given_params": params}
+            extra.setdefault("given_params", extra["params"])  # an outer one was given them
+            for argument in _LIKE_GRADIENTS.values():
+                extra[argument] = jax.tree.map(_widen, extra[argument])
             extra = {k: v for k, v in extra.items() if takes_all or k in takes}
             with jax.named_scope(scope):
                 directions, new_state = update(grads, state, **extra)
@@ -64,21 +74,43 @@ def transformation(
     return optax.GradientTransformationExtraArgs(init, update_fn)
 
 
-def map_leaves(leaf: Callable[..., Any], tree: Any, *rest: Any, inline: bool = False) -> Any:
+def map_leaves(
+    leaf: Callable[..., Any],
+    tree: Any,
+    *rest: Any,
+    other: tuple[Any, ...] = (),
+    static: Any = None,
+    inline: bool = False,
+) -> Any:
     """The recurrence of one array, for every leaf: as many trees as `leaf` returns values.
 
     Under a trace `leaf` is traced once per shape. It stays a function of its own in the program,
     which is lowered once, too; a leaf of one operation is lowered faster `inline`.
+
+    Args:
+        leaf: (x, *of rest, *of other) -> an array, or a tuple of them. Where a state is several
+            arrays per parameter, they are a list. It must know scalars, too.
+        tree: The gradients, or the parameters.
+        rest: Trees with the shapes of `tree`.
+        other: Trees with an entry of any shape, or a list of them, for every leaf of `tree`.
+        static: None, or a tree with one hashable value for every leaf of `tree`: the first
+            argument of `leaf`, not traced.
+        inline: Whether to lower `leaf` in place.
     """
-    for other in rest:
-        _check.same_shapes("gradient", tree, "state", other)
+    for x in rest:
+        _check.same_shapes("gradient", tree, "state", x)
     leaves, structure = jax.tree.flatten(tree)
+    columns = [leaves, *map(jax.tree.leaves, rest), *map(structure.flatten_up_to, other)]
+    if static is not None:
+        columns = [structure.flatten_up_to(static), *columns]
     if not leaves:  # only the number of results matters
+        leaf = leaf if static is None else functools.partial(leaf, None)
         results = jax.eval_shape(leaf, *[jnp.zeros(())] * (1 + len(rest)))
         return (tree,) * len(results) if isinstance(results, tuple) else tree
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
-        leaf = jax.jit(leaf, inline=inline)  # eager, it would compile a fresh closure every step
-    results = [leaf(*row) for row in zip(leaves, *map(jax.tree.leaves, rest), strict=True)]
+        # Eager, it would compile a fresh closure every step.
+        leaf = jax.jit(leaf, static_argnums=() if static is None else 0, inline=inline)
+    results = [leaf(*row) for row in zip(*columns, strict=True)]
     if isinstance(results[0], tuple):
         return tuple(structure.unflatten(column) for column in zip(*results, strict=True))
     return structure.unflatten(results)
@@ -146,13 +178,8 @@ def descend(
         velocity: None, or a transformation of the product of learning rate and direction.
     """
     _check.scheduled(learning_rate=learning_rate)
-    if weight_decay is not None:
-        _check.scheduled(weight_decay=weight_decay)
-    elif mask is not None:
-        raise ValueError(f"{_check.caller()}: mask does nothing without weight_decay.")
+    _check.decay(weight_decay, mask)
     name = _check.caller()
-    if not callable(mask):
-        _check.decay_mask(name, mask)
     direction = optax.with_extra_args_support(direction)
     velocity = optax.with_extra_args_support(velocity or optax.identity())
 
@@ -160,19 +187,32 @@ def descend(
         return DescentState(zero_count(), direction.init(params), velocity.init(params))
 
     def update(grads, state, *, params=None, given_params=None, **extra):
-        rate = -_at(learning_rate, state.step)
+        rate = -at(learning_rate, state.step)
+        extra["given_params"] = given_params
         updates, new_direction = direction.update(grads, state.direction, params, **extra)
         updates = map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, updates, inline=True)
         updates, new_velocity = velocity.update(updates, state.velocity, params, **extra)
         if weight_decay is not None:
             _check.given(name, {"params": params})
-            shrink = rate * _at(weight_decay, state.step)
-            decayed = map_leaves(lambda u, p: u + jnp.asarray(shrink, u.dtype) * p, updates, params)
-            keep = mask(given_params) if callable(mask) else mask
-            updates = _choose(keep, decayed, updates)
+            shrink = rate * at(weight_decay, state.step)
+            updates = add_decay(updates, shrink, mask, params, given_params)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
 
     return transformation(init, update)
+
+
+def at(value: Any, step: jax.Array) -> Any:
+    """A constant, or a schedule at `step`."""
+    return value(step) if callable(value) else value
+
+
+def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: Any) -> Any:
+    """The updates plus `amount` times the parameters, where `mask` says so.
+
+    `mask` is that of `descend`, and a function of `given_params`, the caller's own.
+    """
+    decayed = map_leaves(lambda u, p: u + jnp.asarray(amount, u.dtype) * p, updates, params)
+    return _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
 
 
 def _with_gradient(updates: Any, params: Any) -> Any:
@@ -187,11 +227,6 @@ def _with_gradient(updates: Any, params: Any) -> Any:
         return jax.tree.map(leaf, updates, params, is_leaf=lambda x: x is None)
     except ValueError:  # another structure: the check says where
         return params
-
-
-def _at(value: Any, step: jax.Array) -> Any:
-    """A constant, or a schedule at `step`."""
-    return value(step) if callable(value) else value
 
 
 def _choose(mask: Any, here: Any, elsewhere: Any) -> Any:

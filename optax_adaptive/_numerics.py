@@ -50,3 +50,13 @@ def one_minus_x_over_expm1(x: jax.Array) -> jax.Array:
     series = x / 2 - x2 / 12 * (1 - x2 / 60 * (1 - x2 / 42 * (1 - x2 / 40 * (1 - x2 * 5 / 198))))
     far = jnp.maximum(x, 0.25)
     return jnp.where(x < 0.25, series, 1 - far / jnp.expm1(far))
+
+
+def norm(x: jax.Array) -> jax.Array:
+    """The root of the sum of squares; 0 for an empty array."""
+    return jnp.sqrt(jnp.sum(x * x))
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """The root of the mean of squares; 0 for an empty array."""
+    return norm(x) / max(1, x.size) ** 0.5

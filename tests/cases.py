@@ -3,12 +3,15 @@
 Parity and contract tests are parametrized over this table; a new optimizer is a new row.
 """
 
+import functools
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
+import optax.contrib
 import references
 
 import optax_adaptive as oa
@@ -24,28 +27,67 @@ class Case(NamedTuple):
     reason: str = ""
     learning_rate: Any = 0.01
     temporaries: float = 0.01  # at most, in bytes per byte of the parameters
+    shapes: tuple = ((8,),)  # of the parameters on which it is compared
+    float64: float = 1e-12  # the largest deviation from the reference
+    float32: float = 1e-5
 
     @property
     def id(self):
-        options = ", ".join(f"{k}={v}" for k, v in self.kwargs.items())
+        options = ", ".join(f"{k}={getattr(v, '__name__', v)}" for k, v in self.kwargs.items())
         return f"{self.name}({options})"
+
+    @property
+    def record(self):
+        return oa.optimizers[self.name]
 
     @property
     def arguments(self):
         return {"learning_rate": self.learning_rate, **self.kwargs}
 
+    @property
+    def factory(self):
+        """The constructor; what needs the diagonal of a Hessian is given `hessian(gradient)`."""
+        make = getattr(oa, self.name)
+        return with_hessian(make) if "hessian_diagonal" in self.record.needs else make
+
     def make(self, **overrides):
-        return getattr(oa, self.name)(**self.arguments | overrides)
+        return self.factory(**self.arguments | overrides)
 
     def make_optax(self):
-        return getattr(optax, self.name)(**self.arguments)
+        make = getattr(optax, self.name, None) or getattr(optax.contrib, self.name)
+        return make(**self.arguments)
 
     def reference(self, x, gradients) -> Any:
-        name, looks_ahead = self.name.removesuffix("w"), {}
+        name, looks_ahead = self.name, {}
+        if not hasattr(references, name):
+            name = name.removesuffix("w")
         if name == "nadam":
             name, looks_ahead = "adam", {"nesterov": True}
         kwargs = looks_ahead | self.arguments | self.reference_kwargs
+        if "hessian_diagonal" in self.record.needs:
+            kwargs["hessian_diagonals"] = [hessian(g) for g in gradients]
         return np.array(list(getattr(references, name)(x, gradients, **kwargs)))
+
+
+def hessian(g):
+    """Stands for the diagonal of a Hessian where only the arithmetic is tested."""
+    return 2 * g
+
+
+def with_hessian(make):
+    """A constructor of optimizers that make up the Hessian's diagonal when none is given."""
+
+    @functools.wraps(make)
+    def factory(*args, **kwargs):
+        tx = make(*args, **kwargs)
+
+        def update(grads, state, params=None, **extra):
+            extra = {"hessian_diagonal": jax.tree.map(hessian, grads)} | extra
+            return tx.update(grads, state, params, **extra)
+
+        return optax.GradientTransformationExtraArgs(tx.init, update)
+
+    return factory
 
 
 DECAYS = {"weight_decay": 1e-4}  # the default of optax and ours, not of the references
@@ -89,6 +131,15 @@ CASES = [
     Case("adabound", same_in_optax=False, learning_rate=1e-3),
     Case("adabound", {"gamma": 0.05, "final_lr": 0.5, "base_lr": 0.02}, same_in_optax=False),
     Case("amsbound", {"gamma": 0.05}, same_in_optax=False, learning_rate=1e-3),
+    Case("lion", {}, {"weight_decay": 1e-3}),
+    Case("lion", {"b1": 0.95, "b2": 0.98, "weight_decay": 0.0}),
+    Case("lamb", shapes=((8,), (6, 4)), temporaries=1.01),
+    Case(
+        "lamb",
+        {"b1": 0.8, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-4, "weight_decay": 0.1},
+        shapes=((8,), (6, 4)),
+        temporaries=1.01,
+    ),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.
@@ -97,9 +148,19 @@ PLAIN = list(
 )[::-1]
 
 
-def problem(steps=60, seed=0):
-    """A start and gradients of a vector of 8 over eight decades, with zeros and changes of sign."""
+def problem(shape=(8,), steps=60, seed=0):
+    """A start and gradients over many decades, with zeros and changes of sign."""
     rng = np.random.default_rng(seed)
+    if shape != (8,):  # every row and every column of another size
+        scale = np.ones(shape)
+        for axis, n in enumerate(shape):
+            scale = np.moveaxis(
+                np.moveaxis(scale, axis, -1) * 10.0 ** np.linspace(-1, 1, n), -1, axis
+            )
+        gradients = rng.normal(size=(steps, *shape)) * scale
+        gradients[: steps // 2] += 0.5 * scale
+        gradients[rng.random(gradients.shape) < 0.1] = 0.0
+        return rng.normal(size=shape), gradients
     scale = 10.0 ** np.linspace(-6, 2, 8)
     gradients = rng.normal(size=(steps, 8)) * scale
     gradients[: steps // 2] += 0.5 * scale  # a direction at first, then noise

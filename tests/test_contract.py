@@ -19,6 +19,11 @@ from runs import enable_x64
 
 import optax_adaptive as oa
 
+# By their definition: the largest gradient counts for ever; steps follow the size of gradients.
+NEVER_FORGET = {"adagrad", "amsgrad", "amsbound"}
+FOLLOW_SIZE = {"sgd", "adabound", "amsbound"}
+SIGNS = {"lion"}
+
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 
@@ -87,7 +92,7 @@ def test_state_of_16_bit_parameters_has_32_bits(case, dtype):
 @every_optimizer
 def test_a_coarse_hyperparameter_is_refused(case):
     """`optax.inject_hyperparams` casts to the parameters' dtype, and 0.999 is 1 in bfloat16."""
-    factory = getattr(oa, case.name)
+    factory = case.factory
     params = tree("bfloat16")
     with pytest.raises(ValueError, match=f"{case.name}: .* must be .*bfloat16.*hyperparam_dtype"):
         optax.inject_hyperparams(factory)(learning_rate=0.1, **case.kwargs).init(params)
@@ -123,30 +128,36 @@ def test_extreme_gradients_are_survived(case, size, dtype):
     state, updates, later = run(extreme)
     chex.assert_tree_all_finite(state)
     # The step of an optimizer that follows the size of the gradient may exceed the dtype's range.
-    if case.name not in ("sgd", "adabound", "amsbound"):
+    if case.name not in FOLLOW_SIZE:
         chex.assert_tree_all_finite((updates, later))
     after = np.asarray(later[-1], np.float32)
     never = np.asarray(run(jnp.zeros(4, dtype))[2][-1], np.float32)
     assert np.all(np.isfinite(after))
-    if case.name in ("adagrad", "amsgrad", "amsbound") and size > 1:
-        assert np.all(after[1:] * ordinary[1:] <= 0)  # it never forgets, by its definition
+    if case.name in NEVER_FORGET and size > 1:
+        assert np.all(after[1:] * ordinary[1:] <= 0)
     elif case.name == "adadelta":  # the memory of its own steps outlasts that of the gradients
         np.testing.assert_allclose(after, never, rtol=0.5)
     else:
-        np.testing.assert_allclose(after, never, rtol=0.02, atol=1e-6)
+        # The sign of a mean stays where no gradient follows, however small the mean becomes.
+        moving_on = slice(case.name in SIGNS, None)
+        np.testing.assert_allclose(after[moving_on], never[moving_on], rtol=0.02, atol=1e-6)
 
 
 @every_case
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_bad_gradients_show_where_they_are_and_nowhere_else(case, bad):
+    """In its coordinate, or where coordinates act together in its leaf."""
     tx = case.make()
-    params = jnp.ones(3)
-    updates, state = tx.update(jnp.ones(3), tx.init(params), params)
-    updates, state = tx.update(jnp.array([1.0, bad, 1.0]), state, params)
-    assert not np.isfinite(updates[1])
-    assert np.all(np.isfinite(updates[np.array([0, 2])]))
-    updates, _ = tx.update(jnp.ones(3), state, params)
-    assert np.all(np.isfinite(updates[np.array([0, 2])]))
+    params = {"bad": jnp.ones(3), "good": jnp.ones((2, 3))}
+    good = np.array([0, 2]) if case.record.elementwise else np.array([], int)
+    _, state = tx.update(params, tx.init(params), params)
+    grads = {"bad": jnp.array([1.0, bad, 1.0]), "good": jnp.ones((2, 3))}
+    updates, state = tx.update(grads, state, params)
+    assert not np.isfinite(updates["bad"][1])
+    for _ in range(2):
+        assert np.all(np.isfinite(updates["bad"][good]))
+        assert np.all(np.isfinite(updates["good"]))
+        updates, state = tx.update(params, state, params)
 
 
 @every_optimizer
@@ -270,6 +281,8 @@ def test_gradients_that_do_not_fit_are_refused(case):
     refused({"a": {"b": jnp.ones(3)}}, r"parameter at \['c'\] has no gradient")
     refused({**params, "d": jnp.ones(1)}, r"gradient at \['d'\] has no parameter")
     refused({**params, "c": jnp.ones(2, int)}, r"gradient at \['c'\] has dtype int32")
+    if "params" in case.record.needs:
+        return
     if jax.tree.leaves(state.direction) or jax.tree.leaves(state.velocity):
         refused(
             {"a": {"b": jnp.ones((2, 3))}, "c": jnp.ones(2)},
@@ -364,7 +377,7 @@ def test_apply_if_finite_skips(case):
 def test_inject_hyperparams(case):
     params = tree()
     alone, _ = steps(case.make(learning_rate=lambda step: 0.1 / (1 + step)), params)
-    tx = optax.inject_hyperparams(getattr(oa, case.name))(
+    tx = optax.inject_hyperparams(case.factory)(
         learning_rate=lambda step: 0.1 / (1 + step), **case.kwargs
     )
     injected, state = steps(tx, params, update=jax.jit(tx.update))
@@ -373,11 +386,12 @@ def test_inject_hyperparams(case):
     assert state.hyperparams["learning_rate"] == pytest.approx(0.1 / 3)
 
     base = {"base_lr": 0.1} if case.name in ("adabound", "amsbound") else {}
-    tx = optax.inject_hyperparams(getattr(oa, case.name))(learning_rate=0.1, **case.kwargs, **base)
+    tx = optax.inject_hyperparams(case.factory)(learning_rate=0.1, **case.kwargs, **base)
     state = tx.init(params)
     state.hyperparams["learning_rate"] = jnp.asarray(0.0)
     decays = "weight_decay" in state.hyperparams
-    updates, _ = tx.update(grads_like(params), state, params if decays else None)
+    needs = decays or "params" in case.record.needs
+    updates, _ = tx.update(grads_like(params), state, params if needs else None)
     assert all(jnp.all(u == 0) for u in jax.tree.leaves(updates))
 
 
@@ -390,11 +404,8 @@ def test_tree_map_params_and_tree_get(case):
         tx, lambda _: "mean", state, transform_non_params=lambda _: "count"
     )
     fields = [*state.direction, *state.velocity] if state.direction else []
-    assert jax.tree.leaves(marked).count("mean") == sum(
-        len(jax.tree.leaves(f))
-        for f in fields
-        if jax.tree.structure(f) == jax.tree.structure(params)
-    )
+    arrays = [x for f in fields if isinstance(f, dict) for x in jax.tree.leaves(f)]
+    assert jax.tree.leaves(marked).count("mean") == len(arrays)
     for part in (state, state.direction, state.velocity):
         for name in getattr(part, "_fields", ()):
             chex.assert_trees_all_equal(optax.tree.get(state, name), getattr(part, name))
@@ -461,16 +472,16 @@ def test_scan_vmap_and_donation(case):
 @every_case
 def test_no_temporaries(case):
     """The compiled step keeps no array of the size of the parameters beside its results."""
-    size, tx = 1 << 18, case.make(weight_decay=0.01)
+    tx = case.make(weight_decay=0.01)
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    params = jax.ShapeDtypeStruct((size,), jnp.float32)
+    params = {"kernel": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
     state = jax.eval_shape(tx.init, params)
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes <= case.temporaries * 4 * size
+    assert compiled.memory_analysis().temp_size_in_bytes <= case.temporaries * 4 * 512 * 512
 
 
 @every_optimizer
@@ -501,10 +512,11 @@ def test_a_constant_may_become_a_schedule(case):
 @every_optimizer
 def test_weight_decay_masks(case):
     """Everywhere, by a tree, by a prefix of it, by a function, by a schedule."""
-    params = {"a": {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, "c": jax.lax.complex(1.0, 1.0)[None]}
+    kernel = jnp.array([[1.0, 3.0], [2.0, 5.0]])
+    params = {"a": {"w": kernel, "b": kernel[0]}, "c": jax.lax.complex(1.0, 2.0)[None]}
     plain = case.make(weight_decay=None)
     grads = jax.tree.map(jnp.ones_like, params)
-    without, _ = plain.update(grads, plain.init(params))
+    without, _ = plain.update(grads, plain.init(params), params)
 
     def decays(**kwargs):
         tx = case.make(**kwargs)
@@ -530,7 +542,7 @@ def test_weight_decay_masks(case):
         decays(weight_decay=0.5, mask={"a": 1, "c": True})
     with pytest.raises(ValueError, match=rf"^{case.name}\.update: mask is no prefix"):
         decays(weight_decay=0.5, mask={"a": True})
-    injected = optax.inject_hyperparams(getattr(oa, case.name))  # takes a function for a schedule
+    injected = optax.inject_hyperparams(case.factory)  # takes a function for a schedule
     tx = injected(0.1, weight_decay=0.5, mask=by_ndim, **case.kwargs)
     with pytest.raises(ValueError, match=r"mask must be a tree .*, got False alone .*static_args"):
         tx.init(params["a"])
@@ -546,15 +558,16 @@ def test_state_is_sharded_as_the_parameters(case, axis_type):
     with jax.set_mesh(mesh):
         for init in (tx.init, jax.jit(tx.init)):
             for leaf in jax.tree.leaves(init(params)):
-                if leaf.ndim:
+                if leaf.shape == params.shape:
                     assert leaf.sharding.is_equivalent_to(sharding, 2)
         state = tx.init(params)
         jax.eval_shape(tx.init, params)
         compiled = jax.jit(tx.update).lower(params, state, params).compile()
         updates, _ = compiled(params, state, params)
         assert updates.sharding.is_equivalent_to(sharding, 2)
-    assert "all-gather" not in compiled.as_text()
-    assert "all-reduce" not in compiled.as_text()
+    if case.record.elementwise:
+        assert "all-gather" not in compiled.as_text()
+        assert "all-reduce" not in compiled.as_text()
 
 
 @every_optimizer

@@ -1,30 +1,33 @@
-"""Make torch.json, keras.json and adabound.json: what the real frameworks do on `problem()`.
+"""Make the JSON files: what the real frameworks and packages do on `problem()`.
 
     python tests/goldens/make_goldens.py torch
     python tests/goldens/make_goldens.py keras
-    python tests/goldens/make_goldens.py adabound
+    python tests/goldens/make_goldens.py pytorch_optimizer
 
-Each needs a throw-away virtual environment, not the one of the tests:
+and so on for every name of PACKAGES. Each needs a throw-away virtual environment, not the one of
+the tests, with numpy==2.4.6 and
 
-    torch     torch==2.13.0 numpy==2.4.6
-    keras     keras==3.15.1 jax==0.10.2 numpy==2.4.6
-    adabound  adabound==0.0.5 torch==2.13.0 numpy==2.4.6
+    keras             keras==3.15.1 jax==0.10.2
+    all others        torch==2.13.0 and the package, its version as in the JSON
 
 Everything runs in float64. Keras runs on its JAX backend, whose hyperparameters are then float64
-too; on its TensorFlow and torch backends they pass through float32. The adabound release runs
-unchanged on this torch, with warnings about argument orders that torch has deprecated; if a later
-torch refuses them, install an earlier one.
+too; on its TensorFlow and torch backends they pass through float32. Old releases run unchanged on
+this torch, with warnings about argument orders that torch has deprecated; if a later torch refuses
+them, install an earlier one.
 
 Floats are written by repr, which reads back to the same bits.
 """
 
 import argparse
+import importlib
 import json
 import os
 import platform
 import re
 import warnings
+from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from problem import problem
@@ -100,10 +103,25 @@ ADABOUND = {
 }
 
 
-def torch_trajectory(make, arguments, drop):
+class Package(NamedTuple):
+    """A package of torch optimizers, and the cases to run with it."""
+
+    module: str
+    distribution: str  # its name on PyPI
+    licence: str
+    cases: dict  # name -> (optimizer, arguments) or (optimizer, arguments, shape)
+
+
+PACKAGES = {
+    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
+    "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
+}
+
+
+def torch_trajectory(make, arguments, drop, shape):
     import torch
 
-    start, gradients = problem()
+    start, gradients = problem(shape)
     x = torch.nn.Parameter(torch.tensor(start))
     optimizer = make([x], **arguments)
     trajectory = []
@@ -116,30 +134,23 @@ def torch_trajectory(make, arguments, drop):
     return trajectory
 
 
-def torch_goldens():
+def torch_package(name):
     import torch
 
-    # Otherwise NAdam keeps its product of momenta in float32.
-    torch.set_default_dtype(torch.float64)
-    return torch.optim, "torch.optim", torch.__version__.split("+")[0], "BSD-3-Clause"
-
-
-def adabound_goldens():
-    from importlib import metadata
-
-    import adabound
-    import torch
-
+    package = PACKAGES[name]
+    # Otherwise some keep a product of momenta in float32.
     torch.set_default_dtype(torch.float64)
     warnings.filterwarnings("ignore", message="(?s)This overload of .* is deprecated")
-    version = f"{metadata.version('adabound')} on torch {torch.__version__.split('+')[0]}"
-    return adabound, "adabound", version, "Apache-2.0"
+    on_torch = torch.__version__.split("+")[0]
+    version = metadata.version(package.distribution).split("+")[0]
+    version += "" if name == "torch" else f" on torch {on_torch}"
+    return importlib.import_module(package.module), package, version
 
 
-def keras_trajectory(make, arguments, drop):
+def keras_trajectory(make, arguments, drop, shape):
     import keras
 
-    start, gradients = problem()
+    start, gradients = problem(shape)
     x = keras.Variable(start, dtype="float64")
     optimizer = make(**arguments)
     trajectory = []
@@ -151,45 +162,43 @@ def keras_trajectory(make, arguments, drop):
     return trajectory
 
 
-def keras_goldens():
+def keras_package(_):
     os.environ.update(KERAS_BACKEND="jax", JAX_ENABLE_X64="1", JAX_PLATFORMS="cpu")
     import jax
     import keras
 
     keras.config.set_floatx("float64")
     version = f"{keras.__version__} on jax {jax.__version__}"
-    return keras.optimizers, "keras.optimizers", version, "Apache-2.0"
-
-
-MAKERS = {
-    "torch": (torch_goldens, torch_trajectory, TORCH),
-    "keras": (keras_goldens, keras_trajectory, KERAS),
-    "adabound": (adabound_goldens, torch_trajectory, ADABOUND),
-}
+    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS)
+    return keras.optimizers, package, version
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("framework", choices=MAKERS)
-    framework = parser.parse_args().framework
+    parser.add_argument("package", choices=["keras", *PACKAGES])
+    name = parser.parse_args().package
 
-    load, run, table = MAKERS[framework]
-    module, prefix, version, licence = load()
-    start, gradients = problem()
+    load, run = (
+        (keras_package, keras_trajectory) if name == "keras" else (torch_package, torch_trajectory)
+    )
+    module, package, version = load(name)
     cases = {}
-    for name, (optimizer, arguments) in table.items():
-        drop = name.endswith("_drop")
-        cases[name] = {
-            "optimizer": f"{prefix}.{optimizer}",
+    for case, (optimizer, arguments, *shape) in package.cases.items():
+        drop = case.endswith("_drop")
+        (of,) = shape or [(8,)]
+        cases[case] = {
+            "optimizer": f"{package.module}.{optimizer}",
             "arguments": arguments,
+            "shape": list(of),
             "rate_divided_by_10_at": DROP_AT if drop else None,
-            "parameters": run(getattr(module, optimizer), arguments, drop),
+            "parameters": run(getattr(module, optimizer), arguments, drop, of),
         }
+    start, gradients = problem()
     golden = {
-        "framework": framework,
+        "framework": name,
         "version": version,
         "python": platform.python_version(),
-        "licence": licence,
+        "licence": package.licence,
         "problem": {"start": start.tolist(), "gradients": gradients.tolist()},
         "cases": cases,
     }
@@ -197,7 +206,7 @@ def main():
     # A list of numbers on one line, so that one step is one line of a diff.
     text = re.sub(r"\[[^][{}\"]+\]", lambda row: " ".join(row[0].split()), text)
     text = text.replace("[ ", "[").replace(" ]", "]")
-    (HERE / f"{framework}.json").write_text(text + "\n")
+    (HERE / f"{name}.json").write_text(text + "\n")
 
 
 if __name__ == "__main__":

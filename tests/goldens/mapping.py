@@ -1,8 +1,8 @@
 """Which of our optimizers each golden case is, with which arguments, and how close it comes.
 
 `deviation` of a row is at most its `rtol`. Rows without a `reason` are the same rule, and agree to
-rounding. Rows with a `reason` are another rule in a known way: their deviation is the one measured
-(`rtol` is a little above it), and a test may also ask that it is not much smaller.
+rounding. Rows with a `reason` are another rule in a known way: their `rtol` is a little above the
+deviation measured, and a test asks that it is not much smaller.
 """
 
 import json
@@ -21,7 +21,6 @@ class Row(NamedTuple):
     case: str
     optimizer: str
     kwargs: dict
-    measured: float  # deviation of the NumPy reference
     rtol: float = 1e-12
     reason: str = ""  # why it differs; empty where it must not
     l2: float = 0.0  # times the parameters, to be added to the gradients (coupled weight decay)
@@ -63,146 +62,104 @@ RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it
 
 # fmt: off
 ROWS = [
-    Row("torch", "sgd", "sgd", {"learning_rate": 0.01}, 4.1e-16),
-    Row("torch", "sgd_momentum", "sgd", {"learning_rate": 0.01, "momentum": 0.9}, 1.9e-16),
-    Row("torch", "sgd_momentum_drop", "sgd", {"learning_rate": 0.01, "momentum": 0.9}, 1.9e-16),
-    Row(
-        "torch", "sgd_nesterov", "sgd",
-        {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True},
-        2.8e-16,
-    ),
+    Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
+    Row("torch", "sgd_momentum", "sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    Row("torch", "sgd_momentum_drop", "sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    Row("torch", "sgd_nesterov", "sgd", {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}),
     Row(
         "torch", "adagrad", "adagrad",
         {"learning_rate": 0.01, "initial_accumulator_value": 0.0, "eps": 1e-10},
-        3.5e-1, 3.7e-1, EPS_OUTSIDE,
+        3.7e-1, EPS_OUTSIDE,
     ),
     Row(
         "torch", "adagrad_initial", "adagrad",
         {"learning_rate": 0.01, "initial_accumulator_value": 0.1, "eps": 1e-10},
-        1.8e-10, 2.0e-10, EPS_OUTSIDE,
+        2.0e-10, EPS_OUTSIDE,
     ),
     Row(
         "torch", "adagrad_no_eps", "adagrad",
         {"learning_rate": 0.01, "initial_accumulator_value": 0.0, "eps": 1e-30},
-        2.6e-16,
     ),
-    Row("torch", "adadelta", "adadelta", {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-6}, 4.6e-16),
-    Row(
-        "torch", "adadelta_rho", "adadelta",
-        {"learning_rate": 1.0, "rho": 0.95, "eps": 1e-6},
-        1.9e-16,
-    ),
+    Row("torch", "adadelta", "adadelta", {"learning_rate": 1.0, "rho": 0.9, "eps": 1e-6}),
+    Row("torch", "adadelta_rho", "adadelta", {"learning_rate": 1.0, "rho": 0.95, "eps": 1e-6}),
     Row(
         "torch", "rmsprop", "rmsprop",
         {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-8, "eps_in_sqrt": False},
-        3.5e-16,
     ),
     Row(
         "torch", "rmsprop_centered", "rmsprop",
         {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-8, "eps_in_sqrt": False, "centered": True},
-        3.5e-16,
     ),
     Row(
         "torch", "rmsprop_momentum", "rmsprop",
         {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-8, "eps_in_sqrt": False, "momentum": 0.9},
-        4.9e-16,
     ),
     Row(
         "torch", "rmsprop_momentum_drop", "rmsprop",
         {"learning_rate": 0.01, "decay": 0.99, "eps": 1e-8, "eps_in_sqrt": False, "momentum": 0.9},
-        7.6e-1, 8.0e-1, RATE_OUTSIDE,
+        8.0e-1, RATE_OUTSIDE,
     ),
-    Row("torch", "adam", "adam", {"learning_rate": 1e-3}, 8.1e-16),
-    Row("torch", "adam_eps", "adam", {"learning_rate": 1e-3, "eps": 1e-3}, 6.5e-16),
-    Row("torch", "adam_drop", "adam", {"learning_rate": 1e-3}, 2.2e-16),
-    Row("torch", "adam_amsgrad", "amsgrad", {"learning_rate": 1e-3}, 8.1e-16),
-    Row("torch", "adamw", "adam", {"learning_rate": 1e-3, "weight_decay": 0.1}, 2.2e-13),
-    Row("torch", "nadam", "nadam", {"learning_rate": 2e-3}, 9.4e-1, 9.9e-1, MOMENTUM_SCHEDULE),
-    Row("torch", "nadam_no_schedule", "nadam", {"learning_rate": 2e-3}, 2.4e-13),
-    Row("torch", "adamax", "adamax", {"learning_rate": 2e-3}, 3.2e-16),
-    Row("torch", "radam", "radam", {"learning_rate": 1e-3}, 1.3e-2, 1.4e-2, EPS_HAT),
-    Row("torch", "radam_no_eps", "radam", {"learning_rate": 1e-3, "eps": 1e-30}, 1.5e-15),
+    Row("torch", "adam", "adam", {"learning_rate": 1e-3}),
+    Row("torch", "adam_eps", "adam", {"learning_rate": 1e-3, "eps": 1e-3}),
+    Row("torch", "adam_drop", "adam", {"learning_rate": 1e-3}),
+    Row("torch", "adam_amsgrad", "amsgrad", {"learning_rate": 1e-3}),
+    Row("torch", "adamw", "adam", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("torch", "nadam", "nadam", {"learning_rate": 2e-3}, 9.9e-1, MOMENTUM_SCHEDULE),
+    Row("torch", "nadam_no_schedule", "nadam", {"learning_rate": 2e-3}),
+    Row("torch", "adamax", "adamax", {"learning_rate": 2e-3}),
+    Row("torch", "radam", "radam", {"learning_rate": 1e-3}, 1.4e-2, EPS_HAT),
+    Row("torch", "radam_no_eps", "radam", {"learning_rate": 1e-3, "eps": 1e-30}),
 
-    Row("keras", "sgd_momentum", "sgd", {"learning_rate": 0.01, "momentum": 0.9}, 8.7e-16),
+    Row("keras", "sgd_momentum", "sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     Row(
         "keras", "sgd_momentum_drop", "sgd",
         {"learning_rate": 0.01, "momentum": 0.9},
-        5.2e-1, 5.5e-1, RATE_INSIDE,
+        5.5e-1, RATE_INSIDE,
     ),
-    Row(
-        "keras", "sgd_nesterov", "sgd",
-        {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True},
-        7.2e-16,
-    ),
+    Row("keras", "sgd_nesterov", "sgd", {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True}),
     Row(
         "keras", "adagrad", "adagrad",
         {"learning_rate": 0.01, "initial_accumulator_value": 0.1, "eps": 1e-7},
-        2.5e-16,
     ),
-    Row(
-        "keras", "adadelta", "adadelta",
-        {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7},
-        5.2e-14,
-    ),
-    Row(
-        "keras", "adadelta_rate_1", "adadelta",
-        {"learning_rate": 1.0, "rho": 0.95, "eps": 1e-7},
-        3.1e-16,
-    ),
-    Row("keras", "rmsprop", "rmsprop", {"learning_rate": 1e-3, "decay": 0.9, "eps": 1e-7}, 0.0),
+    Row("keras", "adadelta", "adadelta", {"learning_rate": 1e-3, "rho": 0.95, "eps": 1e-7}),
+    Row("keras", "adadelta_rate_1", "adadelta", {"learning_rate": 1.0, "rho": 0.95, "eps": 1e-7}),
+    Row("keras", "rmsprop", "rmsprop", {"learning_rate": 1e-3, "decay": 0.9, "eps": 1e-7}),
     Row(
         "keras", "rmsprop_centered", "rmsprop",
         {"learning_rate": 1e-3, "decay": 0.9, "eps": 1e-7, "centered": True},
-        0.0,
     ),
     Row(
         "keras", "rmsprop_momentum", "rmsprop",
         {"learning_rate": 1e-3, "decay": 0.9, "eps": 1e-7, "momentum": 0.9},
-        0.0,
     ),
     Row(
         "keras", "rmsprop_momentum_drop", "rmsprop",
         {"learning_rate": 1e-3, "decay": 0.9, "eps": 1e-7, "momentum": 0.9},
-        0.0,
     ),
-    Row("keras", "adam", "adam", {"learning_rate": 1e-3, "eps": 1e-7}, 1.3e-1, 1.4e-1, EPS_HAT),
-    Row("keras", "adam_no_eps", "adam", {"learning_rate": 1e-3, "eps": 1e-30}, 6.1e-16),
-    Row(
-        "keras", "adam_amsgrad", "amsgrad",
-        {"learning_rate": 1e-3, "eps": 1e-7},
-        1.3e-1, 1.4e-1, EPS_HAT,
-    ),
-    Row("keras", "adam_amsgrad_no_eps", "amsgrad", {"learning_rate": 1e-3, "eps": 1e-30}, 6.1e-16),
+    Row("keras", "adam", "adam", {"learning_rate": 1e-3, "eps": 1e-7}, 1.4e-1, EPS_HAT),
+    Row("keras", "adam_no_eps", "adam", {"learning_rate": 1e-3, "eps": 1e-30}),
+    Row("keras", "adam_amsgrad", "amsgrad", {"learning_rate": 1e-3, "eps": 1e-7}, 1.4e-1, EPS_HAT),
+    Row("keras", "adam_amsgrad_no_eps", "amsgrad", {"learning_rate": 1e-3, "eps": 1e-30}),
     Row(
         "keras", "adamw", "adam",
         {"learning_rate": 1e-3, "eps": 1e-7, "weight_decay": 0.1},
-        1.3e-1, 1.4e-1, EPS_HAT,
+        1.4e-1, EPS_HAT,
     ),
     Row(
         "keras", "adamw_no_eps", "adam",
         {"learning_rate": 1e-3, "eps": 1e-30, "weight_decay": 0.1},
-        1.5e-13,
     ),
-    Row(
-        "keras", "adamax", "adamax",
-        {"learning_rate": 1e-3, "eps": 1e-7},
-        2.2e-4, 2.3e-4, EPS_AFTER_MAX,
-    ),
-    Row("keras", "adamax_no_eps", "adamax", {"learning_rate": 1e-3, "eps": 1e-30}, 6.5e-16),
-    Row(
-        "keras", "nadam", "nadam",
-        {"learning_rate": 1e-3, "eps": 1e-7},
-        7.3e-1, 7.7e-1, MOMENTUM_SCHEDULE,
-    ),
+    Row("keras", "adamax", "adamax", {"learning_rate": 1e-3, "eps": 1e-7}, 2.3e-4, EPS_AFTER_MAX),
+    Row("keras", "adamax_no_eps", "adamax", {"learning_rate": 1e-3, "eps": 1e-30}),
+    Row("keras", "nadam", "nadam", {"learning_rate": 1e-3, "eps": 1e-7}, 7.7e-1, MOMENTUM_SCHEDULE),
 
-    Row("adabound", "adabound", "adabound", {"learning_rate": 1e-3}, 1.8e-15),
+    Row("adabound", "adabound", "adabound", {"learning_rate": 1e-3}),
     Row(
         "adabound", "adabound_band", "adabound",
         {"learning_rate": 1e-3, "final_lr": 0.5, "gamma": 0.01},
-        8.1e-16,
     ),
-    Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}, 4.3e-16),
-    Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, 4.3e-16, l2=0.01),
-    Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}, 1.8e-15),
+    Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
+    Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
+    Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
 ]
 # fmt: on

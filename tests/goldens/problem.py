@@ -8,10 +8,21 @@ STEPS = 40
 _DECADES = np.array([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1e0, 1e1])
 
 
-def problem():
-    """The start, shape (8,), and the gradients, shape (40, 8), both float64.
+def matrix(rng, shape):
+    """A start and gradients of another shape: rows and columns of many sizes, a tenth zeros."""
+    scale = np.ones(shape)
+    for axis, n in enumerate(shape):
+        sizes = np.array([0.1, 3.0, 0.5, 10.0, 1.0, 0.02, 30.0, 2.0])[np.arange(n) % 8]
+        scale *= sizes.reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    gradients = (rng.random((STEPS, *shape)) - 0.4) * scale
+    gradients[rng.random((STEPS, *shape)) < 0.1] = 0.0
+    return 2 * rng.random(shape) - 1, gradients
 
-    One coordinate per difficulty; together they span 1e-6 to 1e2:
+
+def problem(shape=(8,)):
+    """The start, of `shape`, and the 40 gradients, both float64.
+
+    Of the vector of 8: one coordinate per difficulty; together they span 1e-6 to 1e2:
 
     0. always zero
     1. zero on the first six steps (the gradient has a history only later)
@@ -26,6 +37,8 @@ def problem():
     that rounding of the parameter does not hide their steps.
     """
     rng = np.random.Generator(np.random.PCG64(20190226))
+    if shape != (8,):
+        return matrix(rng, shape)
     mantissa = 1.0 + 9.0 * rng.random((STEPS, 8))
     sign = np.where(rng.random((STEPS, 8)) < 0.5, -1.0, 1.0)
     any_decade = _DECADES[np.floor(8.0 * rng.random(STEPS)).astype(int)]

@@ -19,6 +19,8 @@ from .adagrad import adagrad
 from .adam import adam, nadam
 from .adamax import adamax
 from .amsgrad import amsgrad
+from .lamb import lamb
+from .lion import lion
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
@@ -31,6 +33,8 @@ __all__ = [
     "adamax",
     "amsbound",
     "amsgrad",
+    "lamb",
+    "lion",
     "nadam",
     "radam",
     "rmsprop",
