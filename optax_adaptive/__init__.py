@@ -50,5 +50,13 @@ from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
 from optax_adaptive._optimizers import Optimizer as Optimizer
 from optax_adaptive._optimizers import optimizers as optimizers
+from optax_adaptive._wrappers.cautious import cautious as cautious
+from optax_adaptive._wrappers.clip_update_rms import clip_update_rms as clip_update_rms
+from optax_adaptive._wrappers.grokfast import GrokfastMaState as GrokfastMaState
+from optax_adaptive._wrappers.grokfast import GrokfastState as GrokfastState
+from optax_adaptive._wrappers.grokfast import grokfast as grokfast
+from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
+from optax_adaptive._wrappers.mars import MarsState as MarsState
+from optax_adaptive._wrappers.mars import mars as mars
 
 __version__ = "0.1.0"

@@ -14,6 +14,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 _PACKAGE = __name__.split(".")[0]
 
@@ -83,6 +84,22 @@ def flag(**hyperparameters: Any) -> None:
     for name, given in hyperparameters.items():
         if not isinstance(given, bool):
             raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
+
+
+def size(**hyperparameters: Any) -> None:
+    """Counts that decide about shapes: Python integers >= 1."""
+    for name, given in hyperparameters.items():
+        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
+            raise ValueError(f"{caller()}: {name} must be an integer >= 1, got {given!r}.")
+
+
+def wrapped(tx: Any) -> optax.GradientTransformationExtraArgs:
+    """What a wrapper is put around: a transformation, not its constructor."""
+    if not isinstance(tx, optax.GradientTransformation):
+        raise ValueError(
+            f"{caller()}: tx must be an optax.GradientTransformation, as adam(1e-3) is, got {tx!r}."
+        )
+    return optax.with_extra_args_support(tx)
 
 
 def momentum_pair(momentum: Any, nesterov: Any) -> None:

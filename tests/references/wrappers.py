@@ -1,0 +1,35 @@
+"""What wrappers do to gradients, as NumPy loops over them.
+
+Each takes an iterable of gradients and yields those that the wrapped optimizer is to be given.
+
+MARS: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for Training
+Large Models", 2024, algorithm 2. https://arxiv.org/abs/2411.10438
+Grokfast: Lee, Kang, Kim and Lee, "Grokfast: Accelerated Grokking by Amplifying Slow Gradients",
+2024, algorithms 1 and 2. https://arxiv.org/abs/2405.20233
+"""
+
+import numpy as np
+
+
+def mars(gradients, *, gamma=0.025, b1=0.95, max_norm=1.0):
+    last = None
+    for g in gradients:
+        c = g if last is None else g + gamma * b1 / (1 - b1) * (g - last)
+        length = np.linalg.norm(c)
+        yield c * max_norm / length if length > max_norm else c
+        last = g
+
+
+def grokfast(gradients, *, alpha=0.98, lamb=2.0):
+    mean = None
+    for g in gradients:
+        mean = g if mean is None else alpha * mean + (1 - alpha) * g
+        yield g + lamb * mean
+
+
+def grokfast_ma(gradients, *, window=100, lamb=5.0, warmup=True):
+    seen = []
+    for g in gradients:
+        seen = [*seen, g][-window:]
+        full = len(seen) == window
+        yield g + lamb * np.mean(seen, axis=0) if full or not warmup else g

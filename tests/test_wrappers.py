@@ -1,0 +1,273 @@
+"""Every wrapper around every optimizer: it changes what it should, and leaves alone what it should.
+
+The wrapped optimizers are those of tests/cases.py; a wrapper, or an option of it, is a row here.
+"""
+
+import inspect
+import pickle
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from cases import PLAIN, problem
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from references import wrappers as papers
+from runs import deviation, enable_x64, trajectory
+
+import optax_adaptive as oa
+
+
+class Wrapper(NamedTuple):
+    """A wrapper with its arguments."""
+
+    name: str
+    kwargs: dict
+
+    @property
+    def id(self):
+        options = ", ".join(f"{k}={v}" for k, v in self.kwargs.items())
+        return f"{self.name}({options})"
+
+    def around(self, tx) -> Any:
+        return getattr(oa, self.name)(tx, **self.kwargs)
+
+
+# What they do to gradients.
+BEFORE = [
+    Wrapper("mars", {}),
+    Wrapper("mars", {"gamma": 0.5, "b1": 0.8, "max_norm": 30.0}),
+    Wrapper("grokfast", {}),
+    Wrapper("grokfast", {"alpha": 0.7, "lamb": 0.5}),
+    Wrapper("grokfast_ma", {"window": 5}),
+    Wrapper("grokfast_ma", {"window": 7, "lamb": 0.5, "warmup": False}),
+]
+# What they do to updates.
+BEHIND = [
+    Wrapper("cautious", {}),
+    Wrapper("cautious", {"descends": False}),
+    Wrapper("clip_update_rms", {"max_rms": 1e-3}),
+    Wrapper("clip_update_rms", {}),
+]
+EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2]]
+
+every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
+every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
+
+
+@every_optimizer
+@pytest.mark.parametrize("wrapper", BEFORE, ids=lambda w: w.id)
+def test_the_paper_before(case, wrapper):
+    """Around an optimizer it is that optimizer on other gradients; and those are others."""
+    start, gradients = problem(case.shapes[0])
+    changed = list(getattr(papers, wrapper.name)(gradients, **wrapper.kwargs))
+    ours = trajectory(wrapper.around(case.make()), start, gradients, "float64")
+    paper = case.reference(start, changed)
+    assert deviation(ours, paper, start) < 10 * case.float64
+    assert deviation(ours, case.reference(start, gradients), start) > 1e-6
+
+
+@every_optimizer
+@pytest.mark.parametrize("wrapper", BEHIND, ids=lambda w: w.id)
+def test_the_paper_behind(case, wrapper):
+    """Around an optimizer it is that optimizer, its updates changed."""
+    start, gradients = problem(case.shapes[0])
+    with enable_x64(True):
+        tx = case.make()
+        ours, params = wrapper.around(tx), jnp.asarray(start)
+        update, wrapped_update = jax.jit(ours.update), jax.jit(tx.update)
+        state, wrapped_state = ours.init(params), tx.init(params)
+        touched = 0
+        for g in gradients[:20]:
+            updates, state = update(jnp.asarray(g), state, params)
+            u, wrapped_state = wrapped_update(jnp.asarray(g), wrapped_state, params)
+            expected = changed(wrapper, g, np.asarray(u))
+            np.testing.assert_allclose(updates, expected, rtol=1e-12, atol=1e-300)
+            touched += not np.allclose(expected, u, rtol=1e-3, atol=0)
+            params = params + updates
+        chex.assert_trees_all_close(state, wrapped_state, rtol=1e-12)
+        assert touched or wrapper.id in ("cautious()", "clip_update_rms()")
+
+
+def changed(wrapper, g, u):
+    """What a wrapper makes of the update u, in NumPy."""
+    if wrapper.name == "clip_update_rms":
+        size = np.sqrt(np.mean(u**2))
+        return u * min(1.0, wrapper.kwargs.get("max_rms", 1.0) / size) if size > 0 else u
+    agree = np.sign(u) * np.sign(g) == (-1 if wrapper.kwargs.get("descends", True) else 1)
+    return np.where(agree, u, 0.0) / max(np.mean(agree), 1e-3)
+
+
+@every_optimizer
+@every_wrapper
+def test_what_every_optimizer_promises(case, wrapper):
+    """State is a fixed point, gradients of any size are survived, NaN is visible, jit is eager."""
+    tx = wrapper.around(case.make(weight_decay=0.01))
+    for dtype, gradient in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float16",) * 2):
+        params = {"w": jnp.ones((2, 3), dtype), "b": jnp.zeros((), dtype), "none": None}
+        grads = {"w": jnp.ones((2, 3), gradient), "b": jnp.zeros((), gradient), "none": None}
+        state = tx.init(params)
+        updates, new_state = jax.eval_shape(tx.update, grads, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(new_state, state)
+        chex.assert_trees_all_equal_shapes_and_dtypes(updates, grads)
+        abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(tx.init(abstract), state)
+
+    params = {"a": jnp.linspace(0.5, 1.5, 6).reshape(2, 3), "b": jnp.ones(3)}
+    update, state = jax.jit(tx.update), tx.init(params)
+    for size in (0.0, 1e-30, 1e20):
+        _, state = update(jax.tree.map(lambda p: p * size, params), state, params)  # noqa: B023
+    chex.assert_tree_all_finite(state)
+    updates, after = update(params, state, params)
+    chex.assert_trees_all_close(updates, tx.update(params, state, params)[0], rtol=1e-4, atol=1e-6)
+    bad = params | {"a": params["a"].at[0, 1].set(jnp.nan)}
+    updates, _ = update(bad, after, params)
+    assert not np.isfinite(updates["a"][0, 1])
+    assert np.all(np.isfinite(updates["b"]))
+
+
+@every_wrapper
+def test_composition(wrapper, tmp_path):
+    """In chains, masks, partitions and inside another wrapper; pickled; looked into by name."""
+    params = {"a": jnp.linspace(0.5, 1.5, 6).reshape(2, 3), "b": jnp.ones(3)}
+    grads = jax.tree.map(lambda p: 2 * p - 1.5, params)
+    tx = wrapper.around(oa.adamw(0.1))
+
+    def second(tx):
+        _, state = tx.update(grads, tx.init(params), params)
+        return tx.update(jax.tree.map(jnp.negative, grads), state, params)
+
+    alone, state = second(tx)
+    chex.assert_trees_all_close(second(optax.chain(optax.identity(), tx))[0], alone)
+    masked, _ = second(optax.masked(tx, {"a": True, "b": False}))
+    chex.assert_trees_all_close(masked["a"], alone["a"])
+    parts, _ = second(optax.partition({"x": tx, "y": tx}, {"a": "x", "b": "y"}))
+    chex.assert_trees_all_close(parts, alone)
+    nobody, _ = tx.update({}, tx.init({}), {})
+    assert nobody == {}
+    twice, _ = second(wrapper.around(tx))
+    chex.assert_trees_all_equal_shapes_and_dtypes(twice, alone)
+    chex.assert_trees_all_equal(pickle.loads(pickle.dumps(jax.device_get(state))), state)
+    for name in ("mu", "nu", "count", "step"):
+        assert optax.tree.get(state, name) is not None
+    marked = optax.tree.map_params(
+        tx, lambda _: "array", state, transform_non_params=lambda _: "count"
+    )
+    scalars = [x for x in jax.tree.leaves(state) if not x.shape]
+    assert jax.tree.leaves(marked).count("count") == len(scalars)
+
+    multi = optax.MultiSteps(tx, 2)
+    state = multi.init(params)
+    for _ in range(2):
+        updates, state = jax.jit(multi.update)(grads, state, params)
+    chex.assert_trees_all_close(updates, tx.update(grads, tx.init(params), params)[0], rtol=1e-5)
+
+
+@every_wrapper
+def test_state_is_sharded_as_the_parameters(wrapper):
+    mesh = jax.make_mesh((8,), ("x",))
+    sharding = NamedSharding(mesh, P("x", None))
+    params = jax.device_put(jnp.ones((16, 4)), sharding)
+    tx = wrapper.around(oa.adam(0.1))
+    for init in (tx.init, jax.jit(tx.init)):
+        state = init(params)
+        for leaf in jax.tree.leaves(state):
+            if leaf.shape == (16, 4):
+                assert leaf.sharding.is_equivalent_to(sharding, 2)
+            elif leaf.ndim == 3:
+                assert leaf.sharding.shard_shape(leaf.shape)[1:] == (2, 4)
+        updates, _ = jax.jit(tx.update)(params, state, params)
+        assert updates.sharding.is_equivalent_to(sharding, 2)
+
+
+@every_wrapper
+def test_optax_itself_can_be_wrapped(wrapper):
+    params = {"w": jnp.ones(3, "bfloat16")}
+    tx = wrapper.around(optax.adam(0.1))
+    updates, state = tx.update(params, tx.init(params), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, tx.init(params))
+    assert np.all(np.asarray(updates["w"], float) < 0)
+
+
+@every_wrapper
+def test_bad_arguments_are_refused(wrapper):
+    make = getattr(oa, wrapper.name)
+    for tx in (oa.adam, 1e-3, None):
+        with pytest.raises(ValueError, match=f"{wrapper.name}: tx must be an optax.Grad.*, got "):
+            make(tx)
+    for name in list(inspect.signature(make).parameters)[1:]:
+        for bad in (-1.0, float("nan"), "1", None, jnp.ones(2)):
+            with pytest.raises(ValueError, match=f"^{wrapper.name}: {name} must be .*, got "):
+                make(oa.adam(1.0), **{name: bad})
+    tx = wrapper.around(oa.adam(0.1))
+    state = tx.init({"a": jnp.ones(3)})
+    with pytest.raises(ValueError, match=r"^\w+.update: gradient at \['a'\] has shape \(2, 3\)"):
+        tx.update({"a": jnp.ones((2, 3))}, state, {"a": jnp.ones(3)})
+
+
+@pytest.mark.parametrize("wrapper", [w for w in EVERY if w.name != "cautious"], ids=lambda w: w.id)
+def test_numbers_can_be_traced(wrapper):
+    """The strength of a wrapper can be swept, and held in the state."""
+    strength = {"mars": "gamma", "clip_update_rms": "max_rms"}.get(wrapper.name, "lamb")
+
+    def updates(value):
+        tx = getattr(oa, wrapper.name)(oa.adam(10.0), **wrapper.kwargs | {strength: value})
+        state = tx.init(jnp.ones(3))
+        for k in range(6):
+            u, state = tx.update(jnp.sin(k * k + jnp.arange(3.0)) / 3, state)
+        return u
+
+    swept = jax.vmap(updates)(jnp.array([0.3, 0.9]))
+    chex.assert_trees_all_close(swept[1], updates(0.9), rtol=1e-4)
+    assert np.any(abs(swept[1] - swept[0]) > 1e-3)
+
+
+def test_cautious_around_a_direction_decays_everywhere():
+    """The authors' C-AdamW: caution for the step of Adam, none for the decay."""
+    params = jnp.array([1.0, 1.0])
+    tx = oa.descend(oa.cautious(oa.scale_by_adam(), descends=False), 0.1, weight_decay=0.5)
+    _, state = tx.update(jnp.array([1.0, 1.0]), tx.init(params), params)
+    updates, _ = tx.update(jnp.array([-0.1, 1.0]), state, params)  # the first turns round
+    adam = oa.adam(0.1)
+    _, state = adam.update(jnp.array([1.0, 1.0]), adam.init(params))
+    plain, _ = adam.update(jnp.array([-0.1, 1.0]), state)
+    assert plain[0] < 0
+    np.testing.assert_allclose(updates, [-0.05, 2 * plain[1] - 0.05], rtol=1e-6)
+
+
+def test_caution_keeps_what_underflows():
+    """The product of update and gradient is too small for float32; their signs are not."""
+    tx = oa.cautious(oa.sgd(1e-10))
+    updates, _ = tx.update(jnp.full(2, 1e-25), tx.init(jnp.ones(2)))
+    np.testing.assert_allclose(updates, -1e-35, rtol=1e-5)
+
+
+def test_clipping_without_momentum_is_that_of_stable_adamw_and_with_it_is_not():
+    """StableAdamW measures the gradient; the update of Adam is its mean."""
+    gradients = [jnp.array([0.1, 0.2]), jnp.array([3.0, -5.0])]
+
+    def last(tx):
+        state = tx.init(jnp.ones(2))
+        for g in gradients:
+            updates, state = tx.update(g, state, jnp.ones(2))
+        return updates
+
+    for b1, same in ((0.0, True), (0.9, False)):
+        options = {"b1": b1, "b2": 0.99, "eps": 1e-12}
+        clipped = last(oa.descend(oa.clip_update_rms(oa.scale_by_adam(**options)), 0.1))
+        stable = last(oa.stable_adamw(0.1, weight_decay=None, **options))
+        assert np.allclose(clipped, stable, rtol=1e-5) is same
+
+
+def test_the_window_forgets():
+    """A gradient counts for `window` steps and then no longer."""
+    tx = oa.grokfast_ma(oa.sgd(1.0), window=3, lamb=1.0)
+    state, seen = tx.init(jnp.zeros(())), []
+    for g in (9.0, 0.0, 0.0, 0.0):
+        u, state = tx.update(jnp.asarray(g), state)
+        seen.append(float(u))
+    np.testing.assert_allclose(seen, [-9.0, 0.0, -3.0, 0.0])
