@@ -122,7 +122,7 @@ SAME = [
 def test_the_real_frameworks(row):
     case = mapping.load(row.golden)["cases"][row.case]
     start, gradients = golden_problem(tuple(case["shape"]))
-    tx = getattr(oa, row.optimizer)(**row.kwargs | {"learning_rate": mapping.rate(row, case)})
+    tx = row.make(oa, mapping.rate(row, case))
     ours = trajectory(tx, start, gradients, "float64", l2=row.l2)
     distance = deviation(ours, case["parameters"], start)
     assert distance < row.rtol

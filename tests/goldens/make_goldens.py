@@ -102,6 +102,22 @@ ADABOUND = {
     "amsbound": ("AdaBound", {"amsbound": True}),
 }
 
+TIMM_W = {
+    "adamw_caution": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.0, "caution": True}),
+    "adamw_caution_decay": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.1, "caution": True}),
+    "mars": ("Mars", {"betas": [0.95, 0.99]}, (6, 4)),
+    "mars_gamma": ("Mars", {"betas": [0.95, 0.99], "gamma": 0.5, "weight_decay": 0.1}, (6, 4)),
+}
+
+PYTORCH_OPTIMIZER_W = {
+    "mars": ("MARS", {"weight_decay": 0.0}, (6, 4)),
+    "grokfast": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False}),
+    "grokfast_ma": (
+        "gradfilter_ma",
+        {"optimizer": "AdamW", "lr": 1e-3, "weight_decay": 0.0, "window_size": 7, "lamb": 0.5},
+    ),
+}
+
 
 class Package(NamedTuple):
     """A package of torch optimizers, and the cases to run with it."""
@@ -115,7 +131,34 @@ class Package(NamedTuple):
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_W
+    ),
 }
+
+
+def gradfilter_ma(params, *, optimizer, window_size, lamb, **arguments):
+    """An optimizer of torch behind pytorch_optimizer's filter, as users put it into their loop."""
+    import torch
+    from pytorch_optimizer.optimizer import grokfast
+
+    model = torch.nn.Module()
+    model.x = params[0]
+
+    class Filtered(getattr(torch.optim, optimizer)):
+        queues = None
+
+        def step(self):
+            filtered = {"window_size": window_size, "lamb": lamb}
+            self.queues = grokfast.gradfilter_ma(model, self.queues, **filtered)
+            super().step()
+
+    return Filtered(params, **arguments)
+
+
+# What is no class of its package.
+ADAPTERS = {"gradfilter_ma": gradfilter_ma}
 
 
 def torch_trajectory(make, arguments, drop, shape):
@@ -186,12 +229,13 @@ def main():
     for case, (optimizer, arguments, *shape) in package.cases.items():
         drop = case.endswith("_drop")
         (of,) = shape or [(8,)]
+        make = ADAPTERS.get(optimizer) or getattr(module, optimizer)
         cases[case] = {
             "optimizer": f"{package.module}.{optimizer}",
             "arguments": arguments,
             "shape": list(of),
             "rate_divided_by_10_at": DROP_AT if drop else None,
-            "parameters": run(getattr(module, optimizer), arguments, drop, of),
+            "parameters": run(make, arguments, drop, of),
         }
     start, gradients = problem()
     golden = {

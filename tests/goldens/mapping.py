@@ -24,6 +24,17 @@ class Row(NamedTuple):
     rtol: float = 1e-12
     reason: str = ""  # why it differs; empty where it must not
     l2: float = 0.0  # times the parameters, to be added to the gradients (coupled weight decay)
+    wrap: tuple[str, dict] | None = None  # a wrapper around it, and its arguments
+
+    def make(self, package, learning_rate):
+        """Our counterpart, from `package`, which is optax_adaptive."""
+        arguments = self.kwargs | {"learning_rate": learning_rate}
+        decayed = {}
+        if self.optimizer.startswith("scale_by_"):  # the wrapper around the direction alone
+            decayed = {k: arguments.pop(k) for k in ("learning_rate", "weight_decay")}
+        tx = getattr(package, self.optimizer)(**arguments)
+        tx = getattr(package, self.wrap[0])(tx, **self.wrap[1]) if self.wrap else tx
+        return package.descend(tx, **decayed) if decayed else tx
 
 
 def load(golden):
@@ -58,6 +69,7 @@ EPS_HAT = "eps is added to the root of the raw second moment, ours to that of th
 EPS_AFTER_MAX = "eps is added to the running maximum, ours to |g| before it"
 MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), ours is constant"
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
+FIRST_FROM_0 = "the gradient before the first is 0, ours the first itself"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
 
 # fmt: off
@@ -161,5 +173,34 @@ ROWS = [
     Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
     Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
     Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
+
+    Row("timm", "adamw_caution", "adam", {"learning_rate": 1e-3}, wrap=("cautious", {})),
+    Row(
+        "timm", "adamw_caution_decay", "scale_by_adam",
+        {"learning_rate": 1e-3, "weight_decay": 0.1},
+        wrap=("cautious", {"descends": False}),
+    ),
+    Row("timm", "mars", "adam", {"learning_rate": 3e-3, "b1": 0.95, "b2": 0.99}, wrap=("mars", {})),
+    Row(
+        "timm", "mars_gamma", "adamw",
+        {"learning_rate": 3e-3, "b1": 0.95, "b2": 0.99, "weight_decay": 0.1},
+        wrap=("mars", {"gamma": 0.5}),
+    ),
+
+    Row(
+        "pytorch_optimizer", "mars", "adam",
+        {"learning_rate": 3e-3, "b1": 0.95, "b2": 0.99},
+        2.6e-3, FIRST_FROM_0, wrap=("mars", {}),
+    ),
+    Row(
+        "pytorch_optimizer", "grokfast", "adam",
+        {"learning_rate": 1e-3, "b2": 0.99},
+        wrap=("grokfast", {}),
+    ),
+    Row(
+        "pytorch_optimizer", "grokfast_ma", "adam",
+        {"learning_rate": 1e-3},
+        wrap=("grokfast_ma", {"window": 7, "lamb": 0.5}),
+    ),
 ]
 # fmt: on
