@@ -112,6 +112,7 @@ TIMM_W = {
 PYTORCH_OPTIMIZER_W = {
     "mars": ("MARS", {"weight_decay": 0.0}, (6, 4)),
     "grokfast": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False}),
+    "grokfast_no_eps": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False, "eps": NO_EPS}),
     "grokfast_ma": (
         "gradfilter_ma",
         {"optimizer": "AdamW", "lr": 1e-3, "weight_decay": 0.0, "window_size": 7, "lamb": 0.5},

@@ -195,6 +195,11 @@ ROWS = [
     Row(
         "pytorch_optimizer", "grokfast", "adam",
         {"learning_rate": 1e-3, "b2": 0.99},
+        7.3e-4, EPS_HAT, wrap=("grokfast", {}),
+    ),
+    Row(
+        "pytorch_optimizer", "grokfast_no_eps", "adam",
+        {"learning_rate": 1e-3, "b2": 0.99, "eps": 1e-30},
         wrap=("grokfast", {}),
     ),
     Row(
