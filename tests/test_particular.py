@@ -161,3 +161,90 @@ def test_trace_is_optax_trace():
             ours = trajectory(oa.trace(0.9, nesterov), START, GRADIENTS, "float64")
             theirs = trajectory(optax.trace(0.9, nesterov), START, GRADIENTS, "float64")
         assert deviation(ours, theirs, START) < 1e-12
+
+
+# --- what makes each optimizer not plain Adam --------------------------------------------------
+
+
+def walk(tx, gradients, start=1.0):
+    """The updates of one parameter along a list of its gradients."""
+    params, updates = jnp.asarray(start), []
+    state, update = tx.init(params), jax.jit(tx.update)
+    for g in gradients:
+        u, state = update(jnp.asarray(float(g)), state, params)
+        params = params + u
+        updates.append(float(u))
+    return np.array(updates)
+
+
+def test_sgd_steps_in_proportion():
+    np.testing.assert_allclose(walk(oa.sgd(0.1), [1, 1e3, 1e-3]), [-0.1, -100, -1e-4], rtol=1e-6)
+
+
+def test_adagrad_and_amsgrad_never_forget():
+    giant = [1000.0] + [1.0] * 300
+    for name in ("adagrad", "amsgrad"):
+        assert abs(walk(getattr(oa, name)(0.1), giant)[-1]) < 5e-3, name
+    assert abs(walk(oa.adam(0.1, b2=0.9), giant)[-1]) > 0.09  # who forgets
+    assert abs(walk(oa.amsgrad(0.1, b2=0.9), giant)[-1]) < 5e-3
+
+
+def test_rmsprop_turns_at_once():
+    """It follows the gradient of now, where Adam follows a mean."""
+    there_and_back = [1.0] * 5 + [-1.0]
+    assert walk(oa.rmsprop(0.1), there_and_back)[-1] > 0
+    assert walk(oa.adam(0.1), there_and_back)[-1] < 0
+
+
+def test_adadelta_feels_its_way():
+    """Its steps have the size of those before: they grow from the root of eps."""
+    steps = walk(oa.adadelta(1.0), [1.0] * 200)
+    assert abs(steps[0]) < 0.01
+    assert np.all(np.diff(abs(steps[5:])) > 0)
+    assert abs(steps[-1]) > 1.5 * abs(steps[0])
+
+
+def test_the_w_of_adamw_nadamw_adamaxw_decays_without_a_gradient():
+    for name in ("adamw", "nadamw", "adamaxw"):
+        tx = getattr(oa, name)(0.1, weight_decay=0.5)
+        np.testing.assert_allclose(walk(tx, [0.0, 0.0], start=2.0), [-0.1, -0.095], rtol=1e-6)
+
+
+def test_nadam_looks_ahead():
+    """Its first step is that of Adam and of the next mean: 1 + b1 / (1 + b1)."""
+    for name in ("nadam", "nadamw"):
+        first = walk(getattr(oa, name)(0.1, weight_decay=None), [3.0])[0]
+        np.testing.assert_allclose(first, -0.1 * (1 + 0.9 / 1.9), rtol=1e-6)
+
+
+def test_adamax_divides_by_the_largest_gradient():
+    """A spike shrinks by b2 a step, and a gradient below it does not count."""
+    for name in ("adamax", "adamaxw"):
+        tx = getattr(oa, name)(0.1, b1=0.0, b2=0.5, weight_decay=None)
+        np.testing.assert_allclose(
+            walk(tx, [8.0, 1.0, 1.0, 1.0, 1.0]), [-0.1, -0.025, -0.05, -0.1, -0.1], rtol=1e-6
+        )
+
+
+def test_radam_starts_as_sgd():
+    """Five steps in proportion to the gradient, then steps of a size."""
+    small, large = (walk(oa.radam(0.1), [g] * 300) for g in (1e-3, 1e3))
+    np.testing.assert_allclose(large[:5] / small[:5], 1e6, rtol=1e-4)
+    np.testing.assert_allclose(large[5:] / small[5:], 1.0, rtol=1e-3)
+
+
+def test_adabound_and_amsbound_end_as_sgd():
+    """Steps of a size at first; when the band has closed, final_lr times the mean gradient."""
+    for name in ("adabound", "amsbound"):
+        tx = getattr(oa, name)(1e-3, final_lr=0.1, gamma=0.9)
+        steps = walk(tx, [2.0] * 400)
+        np.testing.assert_allclose(steps[-1], -0.2, rtol=0.01)
+        early = getattr(oa, name)(1e-3, final_lr=0.1, gamma=1e-6)
+        np.testing.assert_allclose(walk(early, [2.0] * 5), -1e-3, rtol=1e-4)
+
+
+def test_amsbound_never_forgets():
+    giant = [1000.0] + [1.0] * 300
+    open_band = {"learning_rate": 0.1, "b2": 0.9, "gamma": 1e-6}
+    assert abs(walk(oa.amsbound(**open_band), giant)[-1]) < 5e-3
+    assert abs(walk(oa.adabound(**open_band), giant)[-1]) > 0.05

@@ -1,0 +1,97 @@
+"""What the certificate of an optimizer says that no measurement can.
+
+For every optimizer and wrapper: which variant was chosen where paper and code differ, and the test
+of test_particular.py or test_wrappers.py that would fail if it were plain Adam (a wrapper: if it
+did nothing).
+"""
+
+from typing import NamedTuple
+
+
+class Certificate(NamedTuple):
+    """The words of one row in docs/verification.md."""
+
+    variant: str
+    told_apart: str  # the name of a test
+
+
+# fmt: off
+CERTIFICATES = {
+    "sgd": Certificate(
+        "momentum as a sum, its velocity behind the learning rate, as Keras and Sutskever et al.",
+        "test_sgd_steps_in_proportion",
+    ),
+    "adagrad": Certificate(
+        "optax and Keras: eps under the root, the sum starts at 0.1; paper and torch: outside, at 0",
+        "test_adagrad_and_amsgrad_never_forget",
+    ),
+    "rmsprop": Certificate(
+        "optax and Keras: eps under the root, an option puts it outside as torch; the lecture has none",
+        "test_rmsprop_turns_at_once",
+    ),
+    "adadelta": Certificate(
+        "the paper, with a learning rate on top that leaves the sums alone, as everywhere",
+        "test_adadelta_feels_its_way",
+    ),
+    "adam": Certificate(
+        "algorithm 1 of the paper, as torch; Keras has the eps-hat of its section 2",
+        "test_the_paper",
+    ),
+    "adamw": Certificate(
+        "decay times learning rate, as torch, Keras and optax; the paper: times its schedule only",
+        "test_the_w_of_adamw_nadamw_adamaxw_decays_without_a_gradient",
+    ),
+    "nadam": Certificate(
+        "optax: a constant b1; paper, torch and Keras each have a schedule of it",
+        "test_nadam_looks_ahead",
+    ),
+    "nadamw": Certificate(
+        "as nadam and adamw",
+        "test_nadam_looks_ahead",
+    ),
+    "adamax": Certificate(
+        "torch and optax: eps beside the gradient; the paper has none, Keras adds it to the maximum",
+        "test_adamax_divides_by_the_largest_gradient",
+    ),
+    "adamaxw": Certificate(
+        "as adamax and adamw",
+        "test_adamax_divides_by_the_largest_gradient",
+    ),
+    "amsgrad": Certificate(
+        "torch and Keras: the largest raw nu, then corrected; the paper corrects nothing, optax first",
+        "test_adagrad_and_amsgrad_never_forget",
+    ),
+    "radam": Certificate(
+        "optax: rectified from a length of 5 on, eps beside the corrected root; the paper: 4, no eps",
+        "test_radam_starts_as_sgd",
+    ),
+    "adabound": Certificate(
+        "the authors' code: bias corrected, an eps; the paper has neither and divides by the root of t",
+        "test_adabound_and_amsbound_end_as_sgd",
+    ),
+    "amsbound": Certificate(
+        "as adabound",
+        "test_amsbound_never_forgets",
+    ),
+    "cautious": Certificate(
+        "the authors' code: divided by the mean of the mask, 1e-3 at least; the paper: (sum + 1) / size",
+        "test_cautious_around_a_direction_decays_everywhere",
+    ),
+    "mars": Certificate(
+        "the paper's approximate form, no correction at the first step, as timm; the authors' code: from 0",
+        "test_the_paper_before",
+    ),
+    "grokfast": Certificate(
+        "the authors' gradfilter_ema",
+        "test_the_paper_before",
+    ),
+    "grokfast_ma": Certificate(
+        "the authors' gradfilter_ma, of means",
+        "test_the_window_forgets",
+    ),
+    "clip_update_rms": Certificate(
+        "Adafactor's clipping of an update; StableAdamW's, of a gradient, is stable_adamw",
+        "test_clipping_without_momentum_is_that_of_stable_adamw_and_with_it_is_not",
+    ),
+}
+# fmt: on
