@@ -1,6 +1,6 @@
 """Measure what the tests assert, and write it into docs/verification.md.
 
-    python docs/make_verification.py      # needs the extra `test`; a minute
+    python docs/make_verification.py      # needs the extra `test`; some minutes
 
 The rows are those of tests/cases.py and tests/goldens/mapping.py, the deviations those that
 tests/test_parity.py bounds.
@@ -8,7 +8,9 @@ tests/test_parity.py bounds.
 
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 HERE = Path(__file__).parent
@@ -17,6 +19,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 import jax  # noqa: E402
 import optax  # noqa: E402
 from cases import CASES, problem  # noqa: E402
+from certificates import CERTIFICATES  # noqa: E402
 from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
 from goldens.problem import problem as golden_problem  # noqa: E402
@@ -25,62 +28,157 @@ from runs import deviation, trajectory  # noqa: E402
 import optax_adaptive as oa  # noqa: E402
 
 
-def cases():
-    """One row per optimizer and option: ours against the paper and against optax."""
-    start, gradients = problem()
-    yield "| case | paper, float64 | paper, float32 | optax, float64 | optax, float32 |"
-    yield "|---|---|---|---|---|"
+class Measured(NamedTuple):
+    """One case on one shape of parameters: deviations from the paper, and from optax."""
+
+    case: Any
+    shape: tuple
+    paper: tuple[float, float]  # in float64, in float32
+    optax: tuple[float, float] | None
+
+
+class Compared(NamedTuple):
+    """One trajectory of a real package, and how far ours is from it."""
+
+    row: mapping.Row
+    file: dict
+    deviation: float
+
+
+def against_papers() -> Iterator[Measured]:
+    """Every row of tests/cases.py."""
     for case in CASES:
-        paper = case.reference(start, gradients)
-        double = trajectory(case.make(), start, gradients, "float64")
-        rounded = gradients.astype("float32")
-        single = trajectory(case.make(), start, rounded)
-        exact = case.reference(start, rounded.astype("float64"))
-        if case.same_in_optax:
-            theirs = trajectory(case.make_optax(), start, gradients, "float64")
-            beside = f"{deviation(double, theirs, start):.1e}"
-            coarse = trajectory(case.make_optax(), start, rounded)
-            beside += f" | {deviation(single, coarse, start):.1e}"
-        else:
-            beside = f"{case.reason or 'not in optax'} |"
-        yield (
-            f"| `{case.id}` | {deviation(double, paper, start):.1e} "
-            f"| {deviation(single, exact, start):.1e} | {beside} |"
-        )
+        for shape in case.shapes:
+            start, gradients = problem(shape)
+            rounded = gradients.astype("float32")
+            double = trajectory(case.make(), start, gradients, "float64")
+            single = trajectory(case.make(), start, rounded)
+            paper = (
+                deviation(double, case.reference(start, gradients), start),
+                deviation(single, case.reference(start, rounded.astype("float64")), start),
+            )
+            theirs = None
+            if case.same_in_optax:
+                exact = trajectory(case.make_optax(), start, gradients, "float64")
+                coarse = trajectory(case.make_optax(), start, rounded)
+                theirs = deviation(double, exact, start), deviation(single, coarse, start)
+            yield Measured(case, shape, paper, theirs)
 
 
-def goldens():
-    """One row per trajectory of a real framework."""
-    start, gradients = golden_problem()
-    yield "| framework | its optimizer | ours | deviation | known difference |"
-    yield "|---|---|---|---|---|"
+def against_packages() -> Iterator[Compared]:
+    """Every row of tests/goldens/mapping.py."""
     for row in mapping.ROWS:
         file = mapping.load(row.golden)
         case = file["cases"][row.case]
-        rate = mapping.rate(row, case)
-        tx = getattr(oa, row.optimizer)(**row.kwargs | {"learning_rate": rate})
+        start, gradients = golden_problem(tuple(case["shape"]))
+        tx = row.make(oa, mapping.rate(row, case))
         ours = trajectory(tx, start, gradients, "float64", l2=row.l2)
+        yield Compared(row, file, deviation(ours, case["parameters"], start))
+
+
+def certificates(papers: list[Measured], packages: list[Compared]) -> Iterator[str]:
+    """One row per optimizer and per wrapper."""
+    yield (
+        "| optimizer | paper loop, float64 and float32 | optax, float64 and float32 "
+        "| real packages, float64 | variant | told from plain Adam by |"
+    )
+    yield "|---|---|---|---|---|---|"
+    for name, certificate in CERTIFICATES.items():
+        measured = [m for m in papers if m.case.name == name]
+        loop = "around every optimizer: at most 10 times its bound"
+        beside = "not in optax"
+        if measured:
+            loop = worst(m.paper for m in measured)
+            beside = worst(m.optax for m in measured if m.optax)
+            reasons = dict.fromkeys(m.case.reason for m in measured if not m.optax)
+            beside = "; ".join(filter(None, [beside, *reasons])) or "not in optax"
+        record = oa.optimizers.get(name)
+        title = f"[`{name}`]({record.url})" if record else f"`{name}`"
+        yield (
+            f"| {title} | {loop} | {beside} | {goldens_of(name, packages) or certificate.packages} "
+            f"| {certificate.variant} | `{certificate.told_apart}` |"
+        )
+
+
+def worst(pairs: Iterable[tuple[float, float]]) -> str:
+    """The largest deviation in float64 and in float32."""
+    return " and ".join(short(max(column)) for column in zip(*pairs, strict=True))
+
+
+def cell(text: str) -> str:
+    """What a table of Markdown can hold."""
+    return text.replace("|", r"\|")
+
+
+def short(deviation: float) -> str:
+    """Its magnitude is what matters."""
+    return f"{deviation:.0e}" if deviation else "0"
+
+
+def goldens_of(name: str, packages: list[Compared]) -> str:
+    """What an optimizer or wrapper was compared with, and how near it came."""
+    found: dict[str, list[Compared]] = {}
+    for compared in packages:
+        row = compared.row
+        if name == (row.wrap[0] if row.wrap else row.optimizer.removeprefix("scale_by_")):
+            file = compared.file
+            found.setdefault(
+                f"{file['framework']} {file['version']} ({file['licence']})", []
+            ).append(compared)
+    cells = []
+    for package, rows in found.items():
+        same = [c.deviation for c in rows if not c.row.reason]
+        other = dict.fromkeys(c.row.reason for c in rows if c.row.reason)
+        said = [short(max(same))] if same else []
+        said += [f"elsewhere {cell(reason)}" for reason in other]
+        cells.append(f"{package}: {'; '.join(said)}")
+    return "<br>".join(cells)
+
+
+def cases(papers: list[Measured]) -> Iterator[str]:
+    """One row per optimizer, option and shape: ours against the paper and against optax."""
+    yield "| case | paper, float64 | paper, float32 | optax, float64 | optax, float32 |"
+    yield "|---|---|---|---|---|"
+    for case, shape, paper, theirs in papers:
+        cells = [f"{x:.1e}" for x in paper]
+        cells += [f"{x:.1e}" for x in theirs] if theirs else [case.reason or "not in optax", "-"]
+        of = "" if shape == (8,) else f" on {'x'.join(map(str, shape))}"
+        yield f"| `{case.id}`{of} | " + " | ".join(cells) + " |"
+
+
+def goldens(packages: list[Compared]) -> Iterator[str]:
+    """One row per trajectory of a real package."""
+    yield "| package | its optimizer | ours | deviation | known difference |"
+    yield "|---|---|---|---|---|"
+    for row, file, distance in packages:
+        case = file["cases"][row.case]
         theirs = ", ".join(f"{k}={v}" for k, v in case["arguments"].items())
-        mine = ", ".join(f"{k}={v}" for k, v in row.kwargs.items())
+        mine = f"{row.optimizer}({', '.join(f'{k}={v}' for k, v in row.kwargs.items())})"
+        if row.wrap:
+            name, options = row.wrap
+            mine = ", ".join([mine, *(f"{k}={v}" for k, v in options.items())])
+            mine = f"{name}({mine})"
         if case["rate_divided_by_10_at"] is not None:
             mine += f", rate / 10 at step {case['rate_divided_by_10_at']}"
         if row.l2:
             mine += f", behind add_decayed_weights({row.l2})"
         yield (
             f"| {file['framework']} {file['version']} | `{case['optimizer']}({theirs})` "
-            f"| `{row.optimizer}({mine})` | {deviation(ours, case['parameters'], start):.1e} "
-            f"| {row.reason} |"
+            f"| `{mine}` | {distance:.1e} | {cell(row.reason) or 'none'} |"
         )
 
 
-def main():
+def main() -> None:
     """Measure, and write it into the page."""
+    papers, packages = list(against_papers()), list(against_packages())
     measured = [
         f"Measured with jax {jax.__version__} and optax {optax.__version__} on CPU.",
-        "\n## Against papers and optax\n",
-        *cases(),
-        "\n## Against the real frameworks\n",
-        *goldens(),
+        "\n## Certificates\n",
+        *certificates(papers, packages),
+        "\n## Every case against papers and optax\n",
+        *cases(papers),
+        "\n## Every case against real packages\n",
+        *goldens(packages),
     ]
     fill(HERE / "verification.md", "MEASURED", measured)
 

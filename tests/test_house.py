@@ -12,6 +12,8 @@ import optax
 import optax.contrib
 import pytest
 from cases import CASES
+from certificates import CERTIFICATES
+from goldens.mapping import ROWS
 
 import optax_adaptive as oa
 
@@ -74,6 +76,27 @@ def test_records_say_what_is_so(record):
     other = {"kernel": grads["kernel"].at[0, 0].mul(-3)}
     steps = [update(g, state, **needed)[0]["kernel"] for g in (grads, other)]
     assert bool((steps[0] != steps[1]).sum() == 1) is record.elementwise
+
+
+WRAPPERS = {
+    name
+    for name, f in vars(oa).items()
+    if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers") and inspect.isfunction(f)
+}
+
+
+def test_every_optimizer_and_wrapper_has_a_certificate():
+    """And the page of certificates has a row for each, without an empty cell."""
+    assert CERTIFICATES.keys() == oa.optimizers.keys() | WRAPPERS
+    tests = " ".join(p.read_text() for p in Path(__file__).parent.glob("test_*.py"))
+    page = (PACKAGE.parent / "docs" / "verification.md").read_text()
+    for name, certificate in CERTIFICATES.items():
+        assert certificate.variant
+        assert f"def {certificate.told_apart}(" in tests
+        goldens = [r for r in ROWS if name in (r.optimizer, f"scale_by_{name}", *(r.wrap or ()))]
+        assert bool(goldens) is not bool(certificate.packages)
+        row = next(r for r in page.splitlines() if re.match(rf"\| \[?`{name}`", r))
+        assert all(cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]), name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

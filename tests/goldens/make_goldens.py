@@ -61,6 +61,10 @@ TORCH = {
     "adamw": ("AdamW", {"lr": 1e-3, "weight_decay": 0.1}),
     "nadam": ("NAdam", {"lr": 2e-3}),
     "nadam_no_schedule": ("NAdam", {"lr": 2e-3, "momentum_decay": 1e6}),
+    "nadamw_no_schedule": (
+        "NAdam",
+        {"lr": 2e-3, "momentum_decay": 1e6, "weight_decay": 0.1, "decoupled_weight_decay": True},
+    ),
     "adamax": ("Adamax", {"lr": 2e-3}),
     "radam": ("RAdam", {"lr": 1e-3}),
     "radam_no_eps": ("RAdam", {"lr": 1e-3, "eps": NO_EPS}),
@@ -91,6 +95,10 @@ KERAS = {
     ),
     "adamax": ("Adamax", {"learning_rate": 1e-3}),
     "adamax_no_eps": ("Adamax", {"learning_rate": 1e-3, "epsilon": NO_EPS}),
+    "adamaxw_no_eps": (
+        "Adamax",
+        {"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": NO_EPS},
+    ),
     "nadam": ("Nadam", {"learning_rate": 1e-3}),
 }
 

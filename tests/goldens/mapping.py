@@ -115,9 +115,13 @@ ROWS = [
     Row("torch", "adam_eps", "adam", {"learning_rate": 1e-3, "eps": 1e-3}),
     Row("torch", "adam_drop", "adam", {"learning_rate": 1e-3}),
     Row("torch", "adam_amsgrad", "amsgrad", {"learning_rate": 1e-3}),
-    Row("torch", "adamw", "adam", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("torch", "adamw", "adamw", {"learning_rate": 1e-3, "weight_decay": 0.1}),
     Row("torch", "nadam", "nadam", {"learning_rate": 2e-3}, 9.9e-1, MOMENTUM_SCHEDULE),
     Row("torch", "nadam_no_schedule", "nadam", {"learning_rate": 2e-3}),
+    Row(
+        "torch", "nadamw_no_schedule", "nadamw",
+        {"learning_rate": 2e-3, "weight_decay": 0.1},
+    ),
     Row("torch", "adamax", "adamax", {"learning_rate": 2e-3}),
     Row("torch", "radam", "radam", {"learning_rate": 1e-3}, 1.4e-2, EPS_HAT),
     Row("torch", "radam_no_eps", "radam", {"learning_rate": 1e-3, "eps": 1e-30}),
@@ -153,16 +157,20 @@ ROWS = [
     Row("keras", "adam_amsgrad", "amsgrad", {"learning_rate": 1e-3, "eps": 1e-7}, 1.4e-1, EPS_HAT),
     Row("keras", "adam_amsgrad_no_eps", "amsgrad", {"learning_rate": 1e-3, "eps": 1e-30}),
     Row(
-        "keras", "adamw", "adam",
+        "keras", "adamw", "adamw",
         {"learning_rate": 1e-3, "eps": 1e-7, "weight_decay": 0.1},
         1.4e-1, EPS_HAT,
     ),
     Row(
-        "keras", "adamw_no_eps", "adam",
+        "keras", "adamw_no_eps", "adamw",
         {"learning_rate": 1e-3, "eps": 1e-30, "weight_decay": 0.1},
     ),
     Row("keras", "adamax", "adamax", {"learning_rate": 1e-3, "eps": 1e-7}, 2.3e-4, EPS_AFTER_MAX),
     Row("keras", "adamax_no_eps", "adamax", {"learning_rate": 1e-3, "eps": 1e-30}),
+    Row(
+        "keras", "adamaxw_no_eps", "adamaxw",
+        {"learning_rate": 1e-3, "eps": 1e-30, "weight_decay": 0.1},
+    ),
     Row("keras", "nadam", "nadam", {"learning_rate": 1e-3, "eps": 1e-7}, 7.7e-1, MOMENTUM_SCHEDULE),
 
     Row("adabound", "adabound", "adabound", {"learning_rate": 1e-3}),
