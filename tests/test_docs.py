@@ -1,5 +1,6 @@
 """Every ```python block of the README and of the pages runs as it stands, page by page."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -26,3 +27,9 @@ def test_pages_are_found():
     assert {"README", "index", "choosing", "composing", "adding-an-algorithm"} <= {
         page.stem for page in PAGES
     }
+
+
+def test_the_table_of_optimizers_is_that_of_the_package(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
+    assert "\n".join(importlib.import_module("make_choosing").table()) in page
