@@ -16,6 +16,7 @@ import gc
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import random
@@ -51,36 +52,37 @@ class Case(NamedTuple):
     """One row: an optimizer's name, arguments here and in optax, and its constructor in torch."""
 
     name: str
-    arrays: int  # of state, each as large as the parameters
     function: str
     arguments: Mapping[str, Any] = MappingProxyType({})
     torch: tuple[str, dict[str, Any]] | None = None
     variants: tuple[str, ...] = ("foreach", "for-loop")
     in_optax: bool = True
+    shape: tuple[int, ...] = ()  # of the parameters, where it matters
 
     def make(self, library: Any) -> optax.GradientTransformation:
-        return getattr(library, self.function)(**{"learning_rate": RATE, **self.arguments})
+        make = getattr(library, self.function, None) or getattr(library.contrib, self.function)
+        return make(**{"learning_rate": RATE, **self.arguments})
 
 
 FUSED = ("fused", "foreach", "for-loop")
 DECAY = {"weight_decay": 1e-4}
 CASES = (
-    Case("sgd", 0, "sgd", torch=("SGD", {}), variants=FUSED),
-    Case("momentum", 1, "sgd", {"momentum": 0.9}, ("SGD", {"momentum": 0.9}), FUSED),
-    Case("adagrad", 1, "adagrad", torch=("Adagrad", {}), variants=FUSED),
-    Case("rmsprop", 1, "rmsprop", torch=("RMSprop", {})),
-    Case("rmsprop centered", 2, "rmsprop", {"centered": True}, ("RMSprop", {"centered": True})),
-    Case("adadelta", 2, "adadelta", {"learning_rate": 1.0}, ("Adadelta", {})),
-    Case("adam", 2, "adam", torch=("Adam", {}), variants=FUSED),
-    Case("adamw", 2, "adamw", DECAY, ("AdamW", DECAY), FUSED),
-    Case("amsgrad", 3, "amsgrad", torch=("Adam", {"amsgrad": True}), variants=FUSED),
-    Case("nadam", 2, "nadam", torch=("NAdam", {})),
-    Case("nadamw", 2, "nadamw", DECAY, ("NAdam", DECAY | {"decoupled_weight_decay": True})),
-    Case("adamax", 2, "adamax", torch=("Adamax", {})),
-    Case("adamaxw", 2, "adamaxw", DECAY),
-    Case("radam", 2, "radam", torch=("RAdam", {})),
-    Case("adabound", 2, "adabound", in_optax=False),
-    Case("amsbound", 3, "amsbound", in_optax=False),
+    Case("sgd", "sgd", torch=("SGD", {}), variants=FUSED),
+    Case("momentum", "sgd", {"momentum": 0.9}, ("SGD", {"momentum": 0.9}), FUSED),
+    Case("adagrad", "adagrad", torch=("Adagrad", {}), variants=FUSED),
+    Case("rmsprop", "rmsprop", torch=("RMSprop", {})),
+    Case("rmsprop centered", "rmsprop", {"centered": True}, ("RMSprop", {"centered": True})),
+    Case("adadelta", "adadelta", {"learning_rate": 1.0}, ("Adadelta", {})),
+    Case("adam", "adam", torch=("Adam", {}), variants=FUSED),
+    Case("adamw", "adamw", DECAY, ("AdamW", DECAY), FUSED),
+    Case("amsgrad", "amsgrad", torch=("Adam", {"amsgrad": True}), variants=FUSED),
+    Case("nadam", "nadam", torch=("NAdam", {})),
+    Case("nadamw", "nadamw", DECAY, ("NAdam", DECAY | {"decoupled_weight_decay": True})),
+    Case("adamax", "adamax", torch=("Adamax", {})),
+    Case("adamaxw", "adamaxw", DECAY),
+    Case("radam", "radam", torch=("RAdam", {})),
+    Case("adabound", "adabound", in_optax=False),
+    Case("amsbound", "amsbound", in_optax=False),
 )
 
 
@@ -90,8 +92,11 @@ CASES = (
 def step_of(tx: optax.GradientTransformation) -> Any:
     """The step of every training loop: parameters and state are overwritten in place."""
 
+    tx = optax.with_extra_args_support(tx)
+
     def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
+        # The gradients stand for the diagonal of a Hessian where one is needed.
+        updates, state = tx.update(grads, state, params, hessian_diagonal=grads)
         return optax.apply_updates(params, updates), state
 
     return jax.jit(step, donate_argnums=(0, 1))
@@ -106,7 +111,7 @@ class Arrays:
 
     def __init__(self, params: np.ndarray, grads: list[np.ndarray]):
         self.params = jnp.array(params)
-        self.state: list[jax.Array] = []
+        self.states: dict[Any, list[jax.Array]] = {}  # by their shapes
         self.grads = [jnp.asarray(g) for g in grads]
         self.count = 0
 
@@ -120,16 +125,16 @@ class JaxStep:
         leaves, self.structure = jax.tree.flatten(state)
         self.scalars = [None if x.shape else x for x in leaves]
         large = [x for x in leaves if x.shape]
-        arrays.state = arrays.state or large
-        if len(arrays.state) != len(large):
-            raise ValueError("the contenders differ in how many arrays their state has.")
+        self.shapes = tuple(x.shape for x in large)
+        arrays.states.setdefault(self.shapes, large)
+        self.words = sum(x.size for x in leaves) / arrays.params.size
         self.compiled = step_of(tx).lower(arrays.params, state, arrays.grads[0]).compile()
         temporaries = self.compiled.memory_analysis().temp_size_in_bytes
         self.temporaries = temporaries / arrays.params.nbytes
 
     def __call__(self) -> None:
         arrays = self.arrays
-        large = iter(arrays.state)
+        large = iter(arrays.states[self.shapes])
         leaves = [next(large) if x is None else x for x in self.scalars]
         # Two gradients in turn: under a single one running variances would sink to 0.
         grads = arrays.grads[arrays.count % len(arrays.grads)]
@@ -137,7 +142,7 @@ class JaxStep:
         arrays.params, state = self.compiled(arrays.params, self.structure.unflatten(leaves), grads)
         jax.block_until_ready(arrays.params)
         leaves = jax.tree.leaves(state)
-        arrays.state = [x for x in leaves if x.shape]
+        arrays.states[self.shapes] = [x for x in leaves if x.shape]
         self.scalars = [None if x.shape else x for x in leaves]
 
 
@@ -259,10 +264,10 @@ def fingerprint() -> str:
 
 
 def stages(
-    tx: optax.GradientTransformation, leaves: int, size: int, compiles: bool
+    tx: optax.GradientTransformation, leaves: int, shape: tuple[int, ...], compiles: bool
 ) -> dict[str, float]:
     """CPU seconds to trace, lower and compile a step; nothing is allocated."""
-    shapes = [SHAPES[i % len(SHAPES)] for i in range(leaves)] if leaves > 1 else [(size,)]
+    shapes = [SHAPES[i % len(SHAPES)] for i in range(leaves)] if leaves > 1 else [shape]
     params = {f"w{i:04}": jax.ShapeDtypeStruct(s, jnp.float32) for i, s in enumerate(shapes)}
     state = jax.eval_shape(tx.init, params)
     step = step_of(tx)
@@ -290,7 +295,9 @@ def stage_medians(
         for repeat in range(STAGE_REPEATS):
             for name, library in libraries.items():
                 compiles = leaves == 1 or repeat == 0
-                runs[name].append(stages(case.make(library), leaves, args.size, compiles))
+                runs[name].append(
+                    stages(case.make(library), leaves, case.shape or (args.size,), compiles)
+                )
                 tick()
         result[str(leaves)] = {
             name: {k: statistics.median(r[k] for r in rows if k in r) for k in rows[0]}
@@ -314,13 +321,15 @@ def measure(case: Case, args: argparse.Namespace, progress: Progress) -> dict[st
         progress.advance(task)
 
     rng = np.random.default_rng(0)
-    params = rng.standard_normal(args.size, np.float32)
-    grads = [rng.standard_normal(args.size, np.float32) for _ in range(2)]
+    shape = case.shape or (args.size,)
+    params = rng.standard_normal(shape, np.float32)
+    grads = [rng.standard_normal(shape, np.float32) for _ in range(2)]
     arrays = Arrays(params, grads)
     # The control is ours once more: its ratio would be 1 without noise.
     contenders = libraries | {"control": optax_adaptive}
     steps: dict[str, Any] = {n: JaxStep(case.make(lib), arrays) for n, lib in contenders.items()}
-    row: dict[str, Any] = {"arrays": case.arrays}
+    row: dict[str, Any] = {"shape": shape}
+    row["words"] = {name: steps[name].words for name in libraries}
     row["temporaries"] = {name: steps[name].temporaries for name in libraries}
     if args.torch and case.torch:
         row["torch_variant"], steps["torch"] = fastest_in_torch(case, params, grads)
@@ -339,10 +348,12 @@ def measure(case: Case, args: argparse.Namespace, progress: Progress) -> dict[st
 # --- the report -----------------------------------------------------------------------------------
 
 
-def achieved(row: dict[str, Any], size: int) -> float:
+def achieved(row: dict[str, Any]) -> float:
     """Bytes per second, counting only what the best program would move."""
-    words = 3 + 2 * row["arrays"]  # read parameters, gradients, state; write parameters, state
-    return 4 * size * words / row["seconds"]["ours"]
+    words = (
+        3 + 2 * row["words"]["ours"]
+    )  # read parameters, gradients and state, write the first and last
+    return 4 * math.prod(row["shape"]) * words / row["seconds"]["ours"]
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
@@ -352,7 +363,8 @@ def tables(report: dict[str, Any]) -> list[Table]:
     step = Table(title=f"One step, {size / 1e6:g}M float32 in one leaf")
     names = ("ours\nms", "optax\nms", "torch\nms", "\nvariant")
     names += ("ours/\noptax", "in CPU\ntime", "ours/\ntorch", "GB/s\nours", "of the\nlimit")
-    for name in ("\noptimizer", *names, "temp.\nours", "temp.\noptax"):
+    names += ("state\nours", "state\noptax", "temp.\nours", "temp.\noptax")
+    for name in ("\noptimizer", *names):
         step.add_column(name, justify="left" if name in ("\noptimizer", "\nvariant") else "right")
     stage = Table(title="Trace + lower, then compile: CPU seconds")
     stage.add_column("\noptimizer")
@@ -377,8 +389,10 @@ def tables(report: dict[str, Any]) -> list[Table]:
             show(ratios.get("ours/optax", {}).get("wall")),
             show(ratios.get("ours/optax", {}).get("cpu")),
             show(ratios.get("ours/torch", {}).get("wall")),
-            show(achieved(row, size) / 1e9, ".1f"),
-            show(achieved(row, size) / limit, ".0%"),
+            show(achieved(row) / 1e9, ".1f"),
+            show(achieved(row) / limit, ".0%"),
+            show(row["words"]["ours"]),
+            show(row["words"].get("optax")),
             show(row["temporaries"]["ours"]),
             show(row["temporaries"].get("optax")),
         )

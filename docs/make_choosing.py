@@ -1,6 +1,6 @@
 """Write the table of all optimizers, `optax_adaptive.optimizers`, into docs/choosing.md.
 
-    python docs/make_choosing.py
+python docs/make_choosing.py
 """
 
 from collections.abc import Iterator

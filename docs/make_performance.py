@@ -28,26 +28,36 @@ def steps(report):
     yield ""
     yield (
         "| optimizer | ours, ms | optax, ms | torch, ms | ours / optax | ours / torch "
-        "| temporaries, ours | optax | trace + lower, ours / optax |"
+        "| state, ours | optax | temporaries, ours | optax | trace + lower, ours / optax |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for name, row in report["rows"].items():
         ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
         ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
+        arrays = {
+            (kind, library): f"{row[kind][library]:.2f}".rstrip("0").rstrip(".")
+            for kind in ("words", "temporaries")
+            for library in row[kind]
+        }
         stages, variant = "", row.get("torch_variant")
+        of = f" on {'x'.join(map(str, row['shape']))}" if len(row["shape"]) > 1 else ""
         if "optax" in row["temporaries"]:
             ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
             stages = f"{ours / theirs:.2f}"
         cells = [
-            f"`{name}`",
+            f"`{name}`{of}",
             ms["ours"],
             ms.get("optax", ""),
             f"{ms['torch']} ({variant})" if variant else "",
             ratios.get("ours/optax", ""),
             ratios.get("ours/torch", ""),
-            *(f"{row['temporaries'][k]:.1f}" for k in row["temporaries"]),
+            arrays["words", "ours"],
+            arrays.get(("words", "optax"), ""),
+            arrays["temporaries", "ours"],
+            arrays.get(("temporaries", "optax"), ""),
+            stages,
         ]
-        yield "| " + " | ".join([*cells, *[""] * (8 - len(cells)), stages]) + " |"
+        yield "| " + " | ".join(cells) + " |"
     yield ""
     for line in speed.summary(report):
         yield f"- {line}"
