@@ -54,8 +54,8 @@ from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsp
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
 from optax_adaptive._algorithms.yogi import YogiState as YogiState
-from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._algorithms.yogi import scale_by_yogi as scale_by_yogi
+from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._core import DescentState as DescentState
 from optax_adaptive._core import descend as descend
 from optax_adaptive._momentum import TraceState as TraceState

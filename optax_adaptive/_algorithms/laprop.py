@@ -43,7 +43,7 @@ def laprop(
 
     A gradient enters the mean at the size it has beside those before it, and a giant that comes
     later changes nothing about it. So no step is longer than learning_rate / sqrt(1 - b2), for
-    every b1; Adam's may be where b1 > sqrt(b2). With b2 = 0 it is the mean of signs.
+    every b1; Adam's steps have no bound where b1 > sqrt(b2). With b2 = 0 it is the mean of signs.
 
     Args:
         learning_rate: A number >= 0 or a schedule; about the size of a step. The authors' default

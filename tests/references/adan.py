@@ -4,8 +4,8 @@ Xie, Zhou, Li, Lin and Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Fast
 Models", IEEE TPAMI 2024, algorithm 1. https://arxiv.org/abs/2208.06677
 
 As in the authors' code, https://github.com/sail-sg/Adan: every beta is 1 less that of the paper,
-the means start at 0 and are corrected for it, and the first difference is 0. The extrapolation is by
-the share that the mean of differences keeps, as in paper and code; optax has 1 less that share.
+the means start at 0 and are corrected for it, and the first difference is 0. The extrapolation is
+by the share that the mean of differences keeps, as in paper and code; optax has 1 less that share.
 """
 
 import numpy as np
