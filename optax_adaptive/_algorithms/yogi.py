@@ -69,7 +69,7 @@ def yogi(
     Departures: as `optax.yogi` (whose last two numbers only `optax.scale_by_yogi` takes),
     TensorFlow Addons and the packages for torch: they add to the paper the corrections of the bias,
     as if the start were 0, and a `mu` that does not start at 0, so that a parameter without
-    gradient moves a little, too: 1e-3 learning rates in all.
+    gradient moves a little, too: 0.0016 learning rates in all.
     """
     direction = scale_by_yogi(b1, b2, eps, eps_root, initial_accumulator_value)
     return descend(direction, learning_rate, weight_decay, mask)

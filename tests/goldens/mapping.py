@@ -207,7 +207,10 @@ ROWS = [
         {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.8, "b3": 0.95, "eps": 1e-3, "eps_root": 0.0},
     ),
     Row("timm", "laprop", "laprop", {"learning_rate": 4e-4}),
-    Row("timm", "laprop_betas", "laprop", {"learning_rate": 4e-4, "b1": 0.8, "b2": 0.99, "eps": 1e-3}),
+    Row(
+        "timm", "laprop_betas", "laprop",
+        {"learning_rate": 4e-4, "b1": 0.8, "b2": 0.99, "eps": 1e-3},
+    ),
     Row("timm", "laprop_drop", "laprop", {"learning_rate": 4e-4}, 2.3e-1, RATE_IN_MEAN),
     Row("torch_optimizer", "yogi", "yogi", {"learning_rate": 0.01}),
     Row(
