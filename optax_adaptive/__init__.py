@@ -1,5 +1,8 @@
 """Adaptive optimizers for JAX, each an `optax.GradientTransformation`."""
 
+from optax_adaptive._algorithms.adabelief import AdabeliefState as AdabeliefState
+from optax_adaptive._algorithms.adabelief import adabelief as adabelief
+from optax_adaptive._algorithms.adabelief import scale_by_adabelief as scale_by_adabelief
 from optax_adaptive._algorithms.adabound import AdaboundState as AdaboundState
 from optax_adaptive._algorithms.adabound import AmsboundState as AmsboundState
 from optax_adaptive._algorithms.adabound import adabound as adabound
@@ -23,12 +26,18 @@ from optax_adaptive._algorithms.adamax import AdamaxState as AdamaxState
 from optax_adaptive._algorithms.adamax import adamax as adamax
 from optax_adaptive._algorithms.adamax import adamaxw as adamaxw
 from optax_adaptive._algorithms.adamax import scale_by_adamax as scale_by_adamax
+from optax_adaptive._algorithms.adan import AdanState as AdanState
+from optax_adaptive._algorithms.adan import adan as adan
+from optax_adaptive._algorithms.adan import scale_by_adan as scale_by_adan
 from optax_adaptive._algorithms.amsgrad import AmsgradState as AmsgradState
 from optax_adaptive._algorithms.amsgrad import amsgrad as amsgrad
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsgrad
 from optax_adaptive._algorithms.lamb import LambState as LambState
 from optax_adaptive._algorithms.lamb import lamb as lamb
 from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb
+from optax_adaptive._algorithms.laprop import LapropState as LapropState
+from optax_adaptive._algorithms.laprop import laprop as laprop
+from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
@@ -44,6 +53,9 @@ from optax_adaptive._algorithms.rmsprop import (
 from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsprop
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
+from optax_adaptive._algorithms.yogi import YogiState as YogiState
+from optax_adaptive._algorithms.yogi import scale_by_yogi as scale_by_yogi
+from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._core import DescentState as DescentState
 from optax_adaptive._core import descend as descend
 from optax_adaptive._momentum import TraceState as TraceState

@@ -7,17 +7,21 @@ from typing import Any, NamedTuple
 
 import optax
 
+from optax_adaptive._algorithms.adabelief import adabelief
 from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
+from optax_adaptive._algorithms.adan import adan
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.lamb import lamb
+from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.yogi import yogi
 
 
 class Optimizer(NamedTuple):
@@ -119,6 +123,34 @@ _RECORDS = (
         state_words=2,
         elementwise=False,
         needs=("params",),
+    ),
+    Optimizer(
+        adabelief,
+        "AdaBelief Optimizer: Adapting Stepsizes by the Belief in Observed Gradients",
+        2020,
+        _ARXIV + "2010.07468",
+        state_words=2,
+    ),
+    Optimizer(
+        yogi,
+        "Adaptive Methods for Nonconvex Optimization",
+        2018,
+        "https://papers.nips.cc/paper/8186-adaptive-methods-for-nonconvex-optimization",
+        state_words=2,
+    ),
+    Optimizer(
+        adan,
+        "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep Models",
+        2024,
+        _ARXIV + "2208.06677",
+        state_words=4,
+    ),
+    Optimizer(
+        laprop,
+        "LaProp: Separating Momentum and Adaptivity in Adam",
+        2020,
+        _ARXIV + "2002.04839",
+        state_words=2,
     ),
 )
 

@@ -93,6 +93,8 @@ def with_hessian(make):
 DECAYS = {"weight_decay": 1e-4}  # the default of optax and ours, not of the references
 OPTAX_MAX = "optax keeps the largest corrected nu; the paper and torch the largest raw one"
 
+OPTAX_AHEAD = "optax extrapolates by 1 - b2, the paper and the authors' code by b2"
+
 # rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
 # first step the corrected variance is exactly g² - g², and no two codes agree on its rounding.
 CASES = [
@@ -140,6 +142,27 @@ CASES = [
         shapes=((8,), (6, 4)),
         temporaries=1.01,
     ),
+    Case("adabelief"),
+    Case("adabelief", {"b1": 0.8, "b2": 0.99, "eps": 1e-3, "eps_root": 1e-6}),
+    Case("adabelief", {"nesterov": True}),
+    Case("yogi"),
+    Case("yogi", {"b1": 0.8, "b2": 0.99, "eps": 1e-5}),
+    Case(
+        "yogi",
+        {"eps_root": 1e-4, "initial_accumulator_value": 0.1},
+        same_in_optax=False,
+        reason="only optax.scale_by_yogi takes them",
+    ),
+    Case("adan", same_in_optax=False, reason=OPTAX_AHEAD),
+    Case("adan", {"b2": 0.5, "b3": 0.9}),
+    Case(
+        "adan",
+        {"b1": 0.9, "b2": 0.8, "eps": 1e-3, "eps_root": 0.0},
+        same_in_optax=False,
+        reason=OPTAX_AHEAD,
+    ),
+    Case("laprop", same_in_optax=False),
+    Case("laprop", {"b1": 0.8, "b2": 0.99, "eps": 1e-3}, same_in_optax=False),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

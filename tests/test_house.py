@@ -30,6 +30,7 @@ DIRECTIONS = {"adamw": "adam", "nadamw": "nadam", "adamaxw": "adamax"}
 VOCABULARY = {
     *("count", "mu", "nu", "nu_max", "delta", "sum_sq", "trace", "variance"),
     *("nu_row", "nu_col"),
+    *("mu_diff", "last_grads"),
 }
 # Which files may import which.
 LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]

@@ -248,3 +248,126 @@ def test_amsbound_never_forgets():
     open_band = {"learning_rate": 0.1, "b2": 0.9, "gamma": 1e-6}
     assert abs(walk(oa.amsbound(**open_band), giant)[-1]) < 5e-3
     assert abs(walk(oa.adabound(**open_band), giant)[-1]) > 0.05
+
+
+NAMES += ["adabelief", "adan", "laprop"]  # not yogi, whose mean starts on one side of 0
+
+
+# --- adabelief ---------------------------------------------------------------------------------
+def test_adabelief_steps_far_where_the_gradient_is_foretold():
+    """Of the same size are a steady gradient and one of random signs: Adam treats them alike."""
+    noise = np.random.default_rng(0).normal(size=(400, 2))
+    signs = np.sign(noise[:, 1])
+    gradients = np.stack([1 + 0.01 * noise[:, 0], signs], axis=1)
+
+    def step_lengths(make):
+        path = trajectory(make(1.0, b2=0.9), np.zeros(2), gradients, "float64")
+        return np.abs(np.diff(path, axis=0)[300:]).mean(axis=0)
+
+    steady, noisy = step_lengths(oa.adabelief)
+    assert 70 < steady < 170  # the mean over the deviation from it is 100 and a little more
+    assert noisy < 1
+    assert max(step_lengths(oa.adam)) < 1.01
+
+
+def test_adabelief_of_a_gradient_that_never_changes():
+    """The steps end where the docstring says."""
+    options = {"b2": 0.9, "eps_root": 1e-6, "eps": 0.0}
+    path = trajectory(oa.adabelief(1.0, **options), [0.0], np.full((400, 1), 0.3), "float64")
+    np.testing.assert_allclose(path[-1] - path[-2], -0.3 * np.sqrt(0.1 / 1e-6), rtol=1e-6)
+
+
+# --- yogi --------------------------------------------------------------------------------------
+def test_yogi_forgets_by_subtraction():
+    """After a large gradient nu falls by (1 - b2) g² a step; Adam's falls by a share of itself."""
+    gradients = np.array([[10.0]] + [[1.0]] * 200)
+
+    def levels(tx):
+        state = tx.init(jnp.zeros(1))
+        for g in gradients:
+            _, state = tx.update(jnp.asarray(g, jnp.float32), state)
+            yield float(state.nu[0])
+
+    nu = np.array(list(levels(oa.scale_by_yogi(b2=0.9))))  # 10 after the first
+    np.testing.assert_allclose(nu[:80], 10 - 0.1 * np.arange(80), rtol=1e-3)
+    np.testing.assert_allclose(nu[-50:], 1.0, atol=0.11)  # and then it stays around 1
+    adam = np.array(list(levels(oa.scale_by_adam(b2=0.9))))
+    assert adam[40] < 1.2
+    assert nu[40] > 5.9
+
+
+def test_the_branches_of_yogi_are_visited():
+    nu = np.full(8, 1e-6)
+    seen = {-1: 0, 0: 0, 1: 0}
+    for g in GRADIENTS:
+        moves = np.where(g == 0, 0, np.sign(g**2 - nu))
+        for move in moves:
+            seen[int(move)] += 1
+        nu = nu + 0.001 * moves * g**2
+    assert min(seen.values()) > 20, seen
+
+
+def test_scale_by_yogi_is_optax_in_every_argument():
+    arguments = (0.8, 0.99, 1e-4, 1e-3, 0.1)
+    paths = [
+        trajectory(
+            optax.chain(f(*arguments), optax.scale_by_learning_rate(0.01)),
+            START,
+            GRADIENTS,
+            "float64",
+        )
+        for f in (oa.scale_by_yogi, optax.scale_by_yogi)
+    ]
+    assert deviation(*paths, START) < 1e-12
+
+
+# --- adan --------------------------------------------------------------------------------------
+def test_adan_without_differences_is_adam():
+    """Constant gradients differ by nothing, the first from none; then a step shows."""
+    gradients = np.tile(START, (30, 1))
+    adam = trajectory(oa.adam(0.01, 0.98, 0.99, 1e-8, 1e-8), START, gradients, "float64")
+    ours = trajectory(oa.adan(0.01), START, gradients, "float64")
+    assert deviation(ours, adam, START) < 1e-12
+
+    gradients[20:] *= 1.5
+    adam = trajectory(oa.adam(0.01, 0.98, 0.99, 1e-8, 1e-8), START, gradients, "float64")
+    ours = trajectory(oa.adan(0.01), START, gradients, "float64")
+    apart = np.abs(np.diff(ours - adam, axis=0))
+    assert apart[:19].max() < 1e-12
+    assert apart[19].min() > 1e-5
+
+
+def test_optax_adan_extrapolates_by_another_share():
+    """By 1 - b2: that alone parts it from the paper, the authors' code and ours."""
+
+    def in_optax(b2):
+        return trajectory(optax.adan(0.01, b2=b2), START, GRADIENTS, "float64")
+
+    def ours(b2):
+        return trajectory(oa.adan(0.01, b2=b2), START, GRADIENTS, "float64")
+
+    assert deviation(ours(0.5), in_optax(0.5), START) < 1e-12
+    assert deviation(ours(0.92), in_optax(0.92), START) > 0.1
+
+
+# --- laprop ------------------------------------------------------------------------------------
+def test_laprop_has_no_long_step_for_any_momentum():
+    """After a giant gradient Adam with b1 > sqrt(b2) runs away; this cannot."""
+    gradients = np.ones((60, 1))
+    gradients[10] = 1e6
+
+    def longest(tx):
+        return np.abs(np.diff(trajectory(tx, [0.0], gradients, "float64"), axis=0)).max()
+
+    assert longest(oa.laprop(1.0, b1=0.99, b2=0.5)) < 2**0.5
+    assert longest(oa.adam(1.0, b1=0.99, b2=0.5)) > 1e3
+
+
+def test_laprop_without_memory_of_squares_is_a_mean_of_signs():
+    directions = np.sign(GRADIENTS)
+    mean, path = np.zeros(8), [np.zeros(8)]
+    for t, sign in enumerate(directions, 1):
+        mean = 0.9 * mean + 0.1 * sign
+        path.append(path[-1] - 0.01 * mean / (1 - 0.9**t))
+    ours = trajectory(oa.laprop(0.01, b2=0.0, eps=1e-30), np.zeros(8), GRADIENTS, "float64")
+    assert deviation(ours, path[1:], np.zeros(8)) < 1e-12

@@ -137,12 +137,58 @@ class Package(NamedTuple):
     cases: dict  # name -> (optimizer, arguments) or (optimizer, arguments, shape)
 
 
+ADABELIEF_PYTORCH = {
+    "adabelief": ("AdaBelief", {"rectify": False, "print_change_log": False}),
+    "adabelief_weight_decay": (
+        "AdaBelief",
+        {"betas": (0.8, 0.99), "weight_decay": 0.1, "rectify": False, "print_change_log": False},
+    ),
+    "adabelief_rectified": ("AdaBelief", {"print_change_log": False}),
+}
+ADAN_PYTORCH = {"adan": ("Adan", {})}
+PYTORCH_OPTIMIZER_A = {
+    "yogi": ("Yogi", {"lr": 0.01}),
+    "yogi_weight_decay": (
+        "Yogi",
+        {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-5, "weight_decay": 0.1},
+    ),
+    "adan": ("Adan", {"lr": 1e-3}),
+    "laprop": ("LaProp", {"lr": 4e-4}),
+    "adabelief": ("AdaBelief", {"lr": 1e-3, "eps": 1e-8}),
+}
+TIMM_A = {
+    "adan_weight_decay": ("Adan", {"weight_decay": 0.1, "no_prox": True}),
+    "adan_prox": ("Adan", {"weight_decay": 0.1}),
+    "adan_drop": ("Adan", {"betas": (0.9, 0.8, 0.95), "eps": 1e-3}),
+    "laprop": ("LaProp", {"lr": 4e-4}),
+    "laprop_betas": ("LaProp", {"lr": 4e-4, "betas": (0.8, 0.99), "eps": 1e-3}),
+    "laprop_drop": ("LaProp", {"lr": 4e-4}),
+}
+TORCH_OPTIMIZER_A = {
+    "yogi": ("Yogi", {"lr": 0.01}),
+    "yogi_initial_drop": ("Yogi", {"lr": 0.01, "initial_accumulator": 0.1}),
+    "adabelief_weight_decay": (
+        "AdaBelief",
+        {"lr": 1e-3, "eps": 1e-8, "weight_decay": 0.1, "weight_decouple": True},
+    ),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A),
     "pytorch_optimizer": Package(
-        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_W
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "Apache-2.0",
+        PYTORCH_OPTIMIZER_W | PYTORCH_OPTIMIZER_A,
+    ),
+    "adabelief_pytorch": Package(
+        "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
+    ),
+    "adan_pytorch": Package("adan_pytorch", "adan-pytorch", "MIT", ADAN_PYTORCH),
+    "torch_optimizer": Package(
+        "torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER_A
     ),
 }
 

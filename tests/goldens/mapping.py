@@ -72,6 +72,12 @@ RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the
 FIRST_FROM_0 = "the gradient before the first is 0, ours the first itself"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
 
+RECTIFIED = "the steps are rectified as RAdam's, without bias correction of the variance"
+NOT_THE_FIRST = "the first gradient does not enter the means"
+PROXIMAL = "the parameters are divided by 1 + rate x decay, ours lose rate x decay of themselves"
+RATE_IN_MEAN = "the mean weighs gradients by the rates they came at, ours by their age alone"
+SECOND_EPS = "1e-15 is added under the root, too"
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -214,6 +220,60 @@ ROWS = [
         "pytorch_optimizer", "grokfast_ma", "adam",
         {"learning_rate": 1e-3},
         wrap=("grokfast_ma", {"window": 7, "lamb": 0.5}),
+    ),
+    Row("adabelief_pytorch", "adabelief", "adabelief", {"learning_rate": 1e-3}),
+    Row(
+        "adabelief_pytorch", "adabelief_weight_decay", "adabelief",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.99, "weight_decay": 0.1},
+    ),
+    Row(
+        "adabelief_pytorch", "adabelief_rectified", "adabelief",
+        {"learning_rate": 1e-3},
+        1.4e1, RECTIFIED,
+    ),
+    Row(
+        "adan_pytorch", "adan", "adan",
+        {"learning_rate": 1e-3, "eps_root": 0.0},
+        2.3, NOT_THE_FIRST,
+    ),
+    Row("pytorch_optimizer", "yogi", "yogi", {"learning_rate": 0.01}),
+    Row(
+        "pytorch_optimizer", "yogi_weight_decay", "yogi",
+        {"learning_rate": 0.01, "b1": 0.8, "b2": 0.99, "eps": 1e-5, "weight_decay": 0.1},
+    ),
+    Row("pytorch_optimizer", "adan", "adan", {"learning_rate": 1e-3, "eps_root": 0.0}),
+    Row("pytorch_optimizer", "laprop", "laprop", {"learning_rate": 4e-4}, 6.5e-3, SECOND_EPS),
+    Row(
+        "pytorch_optimizer", "adabelief", "adabelief",
+        {"learning_rate": 1e-3, "eps": 1e-8, "eps_root": 1e-8},
+    ),
+    Row(
+        "timm", "adan_weight_decay", "adan",
+        {"learning_rate": 1e-3, "eps_root": 0.0, "weight_decay": 0.1},
+    ),
+    Row(
+        "timm", "adan_prox", "adan",
+        {"learning_rate": 1e-3, "eps_root": 0.0, "weight_decay": 0.1},
+        1.1e-4, PROXIMAL,
+    ),
+    Row(
+        "timm", "adan_drop", "adan",
+        {"learning_rate": 1e-3, "b1": 0.9, "b2": 0.8, "b3": 0.95, "eps": 1e-3, "eps_root": 0.0},
+    ),
+    Row("timm", "laprop", "laprop", {"learning_rate": 4e-4}),
+    Row(
+        "timm", "laprop_betas", "laprop",
+        {"learning_rate": 4e-4, "b1": 0.8, "b2": 0.99, "eps": 1e-3},
+    ),
+    Row("timm", "laprop_drop", "laprop", {"learning_rate": 4e-4}, 2.3e-1, RATE_IN_MEAN),
+    Row("torch_optimizer", "yogi", "yogi", {"learning_rate": 0.01}),
+    Row(
+        "torch_optimizer", "yogi_initial_drop", "yogi",
+        {"learning_rate": 0.01, "initial_accumulator_value": 0.1},
+    ),
+    Row(
+        "torch_optimizer", "adabelief_weight_decay", "adabelief",
+        {"learning_rate": 1e-3, "eps": 1e-8, "eps_root": 1e-8, "weight_decay": 0.1},
     ),
 ]
 # fmt: on

@@ -13,30 +13,38 @@ Each file says where it leaves optax, and why. Nothing here imports JAX, optax o
 test.
 """
 
+from .adabelief import adabelief
 from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
 from .adam import adam, nadam
 from .adamax import adamax
+from .adan import adan
 from .amsgrad import amsgrad
 from .lamb import lamb
+from .laprop import laprop
 from .lion import lion
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .yogi import yogi
 
 __all__ = [
+    "adabelief",
     "adabound",
     "adadelta",
     "adagrad",
     "adam",
     "adamax",
+    "adan",
     "amsbound",
     "amsgrad",
     "lamb",
+    "laprop",
     "lion",
     "nadam",
     "radam",
     "rmsprop",
     "sgd",
+    "yogi",
 ]
