@@ -17,10 +17,14 @@ from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
 from .adam import adam, nadam
+from .adam_atan2 import adam_atan2
 from .adamax import adamax
+from .ademamix import ademamix
+from .adopt import adopt
 from .amsgrad import amsgrad
 from .lamb import lamb
 from .lion import lion
+from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
@@ -30,12 +34,16 @@ __all__ = [
     "adadelta",
     "adagrad",
     "adam",
+    "adam_atan2",
     "adamax",
+    "ademamix",
+    "adopt",
     "amsbound",
     "amsgrad",
     "lamb",
     "lion",
     "nadam",
+    "qhadam",
     "radam",
     "rmsprop",
     "sgd",
