@@ -22,6 +22,9 @@ from optax_adaptive._algorithms.adam import nadam as nadam
 from optax_adaptive._algorithms.adam import nadamw as nadamw
 from optax_adaptive._algorithms.adam import scale_by_adam as scale_by_adam
 from optax_adaptive._algorithms.adam import scale_by_nadam as scale_by_nadam
+from optax_adaptive._algorithms.adam_atan2 import AdamAtan2State as AdamAtan2State
+from optax_adaptive._algorithms.adam_atan2 import adam_atan2 as adam_atan2
+from optax_adaptive._algorithms.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
 from optax_adaptive._algorithms.adamax import AdamaxState as AdamaxState
 from optax_adaptive._algorithms.adamax import adamax as adamax
 from optax_adaptive._algorithms.adamax import adamaxw as adamaxw
@@ -29,6 +32,12 @@ from optax_adaptive._algorithms.adamax import scale_by_adamax as scale_by_adamax
 from optax_adaptive._algorithms.adan import AdanState as AdanState
 from optax_adaptive._algorithms.adan import adan as adan
 from optax_adaptive._algorithms.adan import scale_by_adan as scale_by_adan
+from optax_adaptive._algorithms.ademamix import AdemamixState as AdemamixState
+from optax_adaptive._algorithms.ademamix import ademamix as ademamix
+from optax_adaptive._algorithms.ademamix import scale_by_ademamix as scale_by_ademamix
+from optax_adaptive._algorithms.adopt import AdoptState as AdoptState
+from optax_adaptive._algorithms.adopt import adopt as adopt
+from optax_adaptive._algorithms.adopt import scale_by_adopt as scale_by_adopt
 from optax_adaptive._algorithms.amsgrad import AmsgradState as AmsgradState
 from optax_adaptive._algorithms.amsgrad import amsgrad as amsgrad
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsgrad
@@ -41,6 +50,9 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.qhadam import QhadamState as QhadamState
+from optax_adaptive._algorithms.qhadam import qhadam as qhadam
+from optax_adaptive._algorithms.qhadam import scale_by_qhadam as scale_by_qhadam
 from optax_adaptive._algorithms.radam import RadamState as RadamState
 from optax_adaptive._algorithms.radam import radam as radam
 from optax_adaptive._algorithms.radam import scale_by_radam as scale_by_radam

@@ -66,10 +66,12 @@ def _domain(domain: str, holds: Callable[[float], bool]) -> Callable[..., None]:
 decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
+weight = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
 _scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf)
+_scheduled_decay_rate = _domain("a schedule or a number in [0, 1)", lambda x: 0 <= x < 1)
 
 
 def scheduled(**hyperparameters: Any) -> None:
@@ -77,6 +79,13 @@ def scheduled(**hyperparameters: Any) -> None:
     for name, given in hyperparameters.items():
         if not callable(given):
             _scheduled(**{name: given})
+
+
+def scheduled_decay_rate(**hyperparameters: Any) -> None:
+    """Numbers in [0, 1), or functions of the count of steps made so far."""
+    for name, given in hyperparameters.items():
+        if not callable(given):
+            _scheduled_decay_rate(**{name: given})
 
 
 def flag(**hyperparameters: Any) -> None:

@@ -12,12 +12,16 @@ from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
+from optax_adaptive._algorithms.adam_atan2 import adam_atan2
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
 from optax_adaptive._algorithms.adan import adan
+from optax_adaptive._algorithms.ademamix import ademamix
+from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
@@ -151,6 +155,34 @@ _RECORDS = (
         2020,
         _ARXIV + "2002.04839",
         state_words=2,
+    ),
+    Optimizer(
+        qhadam,
+        "Quasi-hyperbolic momentum and Adam for deep learning",
+        2019,
+        _ARXIV + "1810.06801",
+        state_words=2,
+    ),
+    Optimizer(
+        adopt,
+        "ADOPT: Modified Adam Can Converge with Any β2 with the Optimal Rate",
+        2024,
+        _ARXIV + "2411.02853",
+        state_words=2,
+    ),
+    Optimizer(
+        adam_atan2,
+        "Scaling Exponents Across Parameterizations and Optimizers",
+        2024,
+        _ARXIV + "2407.05872",
+        state_words=2,
+    ),
+    Optimizer(
+        ademamix,
+        "The AdEMAMix Optimizer: Better, Faster, Older",
+        2025,
+        _ARXIV + "2409.03137",
+        state_words=3,
     ),
 )
 

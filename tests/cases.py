@@ -95,6 +95,22 @@ OPTAX_MAX = "optax keeps the largest corrected nu; the paper and torch the large
 
 OPTAX_AHEAD = "optax extrapolates by 1 - b2, the paper and the authors' code by b2"
 
+
+def grows(step):
+    """A schedule of b3, from 0.8 to 0.98."""
+    return 0.98 - 0.18 / (1 + 0.1 * step)
+
+
+def warms_up(step):
+    """A schedule of alpha, towards 4."""
+    return 4 * step / (step + 10.0)
+
+
+def climbs(step):
+    """A schedule of the bound of ADOPT, from 0."""
+    return step / (2.0 + step)
+
+
 # rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
 # first step the corrected variance is exactly g² - g², and no two codes agree on its rounding.
 CASES = [
@@ -163,6 +179,23 @@ CASES = [
     ),
     Case("laprop", same_in_optax=False),
     Case("laprop", {"b1": 0.8, "b2": 0.99, "eps": 1e-3}, same_in_optax=False),
+    Case("adopt"),
+    Case("adopt", {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "clip_value_fn": climbs}),
+    Case("adopt", {"use_clipping": False, "eps": 1e-1}),
+    Case("adopt", {"clip_value_fn": 0.5}, same_in_optax=False, reason="optax has no constant"),
+    # The scaled gradient is read twice behind a root, by the mean and by the look-ahead.
+    Case("adopt", {"nesterov": True, "b2": 0.99}, temporaries=1.01),
+    Case("ademamix"),
+    Case("ademamix", {"b1": 0.8, "b2": 0.99, "b3": 0.97, "alpha": 2.0, "eps": 1e-3}),
+    Case("ademamix", {"eps_root": 1e-4, "b3": grows, "alpha": warms_up}),
+    Case("qhadam", same_in_optax=False),
+    Case(
+        "qhadam",
+        {"b1": 0.8, "b2": 0.9, "v1": 0.4, "v2": 0.6, "eps": 1e-3},
+        same_in_optax=False,
+    ),
+    Case("adam_atan2", same_in_optax=False),
+    Case("adam_atan2", {"b1": 0.8, "b2": 0.9, "a": 2.0, "b": 3.0}, same_in_optax=False),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

@@ -47,6 +47,7 @@ def test_the_paper_with_gradients_in_16_bits(case, shape, dtype):
     info = jnp.finfo(dtype)
     # Only the updates are rounded, the small ones to subnormals; x itself has 53 bits.
     error = 0.51 * float(info.eps) * abs(paper) + float(info.smallest_subnormal) + 1e-14
+    error += 2**-24 * abs(paper).max(axis=0)  # where a sum in float32 cancels
     if not case.record.elementwise:  # a small coordinate inherits the rounding of a large one
         error += (case.float32 + float(info.eps)) * abs(paper).max()
     np.testing.assert_array_less(abs(ours - paper), error)

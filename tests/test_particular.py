@@ -371,3 +371,108 @@ def test_laprop_without_memory_of_squares_is_a_mean_of_signs():
         path.append(path[-1] - 0.01 * mean / (1 - 0.9**t))
     ours = trajectory(oa.laprop(0.01, b2=0.0, eps=1e-30), np.zeros(8), GRADIENTS, "float64")
     assert deviation(ours, path[1:], np.zeros(8)) < 1e-12
+
+
+# --- adopt -------------------------------------------------------------------------------------
+def test_adopt_scales_no_gradient_by_its_own_square():
+    """The first gradient moves nothing; the next is measured by it alone, however large."""
+    gradients = np.array([[2.0, -2.0, 0.0], [6.0, 1.0, 3.0], [6.0, 1.0, 3.0]])
+    tx = oa.adopt(1.0, b1=0.0, b2=0.0, use_clipping=False, eps=1e-6)
+    steps = np.diff(trajectory(tx, np.zeros(3), gradients), axis=0, prepend=0.0)
+    np.testing.assert_array_equal(steps[0], 0)
+    np.testing.assert_allclose(steps[1], [-3, -0.5, -3e6], rtol=1e-6)
+    np.testing.assert_allclose(steps[2], -1, rtol=1e-6)
+    clipped = trajectory(oa.adopt(1.0, b1=0.0, b2=0.0), np.zeros(3), gradients)
+    np.testing.assert_allclose(clipped[1], [-1, -0.5, -1], rtol=1e-6)  # at 1^(1/4)
+
+
+def test_adopt_converges_where_adam_does_not():
+    """The paper's example: 50 x once in 50 times, -x otherwise. The mean wants x to fall."""
+    rare = np.random.default_rng(0).random(4000) < 1 / 50
+    gradients = np.where(rare, 50.0, -1.0)[:, None]
+    assert gradients.mean() > 0
+    for b2 in (0.1, 0.5):
+        adam = trajectory(oa.adam(1e-3, b1=0.0, b2=b2), [0.0], gradients)
+        adopt = trajectory(oa.adopt(1e-3, b1=0.0, b2=b2, use_clipping=False), [0.0], gradients)
+        assert adam[-1] > 1, b2
+        assert adopt[-1] < 0, b2
+
+
+def test_the_bound_of_adopt_may_be_injected():
+    """`optax.inject_hyperparams` takes the function for a schedule, which it is."""
+    gradients = GRADIENTS.astype("float32")
+    for make in (oa.adopt, optax.inject_hyperparams(oa.adopt)):
+        ours = trajectory(make(1e-3, clip_value_fn=lambda step: 0.1 * step), START, gradients)
+        bounded = references.adopt(START, gradients, 1e-3, clip_value_fn=lambda step: 0.1 * step)
+        assert deviation(ours, np.array(list(bounded)), START) < 1e-4
+    with pytest.raises(TypeError):
+        trajectory(optax.inject_hyperparams(optax.contrib.adopt)(1e-3), START, gradients)
+
+
+# --- ademamix ----------------------------------------------------------------------------------
+def test_ademamix_remembers():
+    """500 steps one way, then 30 the other: Adam has turned round, the slow mean has not."""
+    gradients = np.ones((530, 1))
+    gradients[500:] = -1
+    adam, ademamix = (
+        np.diff(trajectory(tx, [0.0], gradients), axis=0)[-1]
+        for tx in (oa.adam(1e-3), oa.ademamix(1e-3, b3=0.999))
+    )
+    assert adam > 0
+    assert ademamix < 0
+
+
+def test_ademamix_without_alpha_is_adam():
+    ours = trajectory(oa.ademamix(1e-3, alpha=0.0), START, GRADIENTS, "float64")
+    adam = trajectory(oa.adam(1e-3), START, GRADIENTS, "float64")
+    assert deviation(ours, adam, START) < 1e-12
+
+
+# --- qhadam ------------------------------------------------------------------------------------
+def test_the_corners_of_qhadam():
+    """Adam where both weights are 1, the sign of the gradient where both are 0."""
+    ours = trajectory(oa.qhadam(1e-3, b1=0.9, v1=1.0, v2=1.0), START, GRADIENTS, "float64")
+    adam = trajectory(oa.adam(1e-3), START, GRADIENTS, "float64")
+    assert deviation(ours, adam, START) < 1e-12
+    signs = trajectory(oa.qhadam(1.0, v1=0.0, v2=0.0, eps=1e-30), START, GRADIENTS, "float64")
+    steps = np.diff(signs, axis=0, prepend=START[None])
+    np.testing.assert_allclose(steps, -np.sign(GRADIENTS), rtol=1e-12)
+
+
+def test_qhadam_averages_the_gradient_with_its_mean():
+    steps = {
+        v1: np.diff(trajectory(oa.qhadam(1e-3, v1=v1), START, GRADIENTS, "float64"), axis=0)
+        for v1 in (0.0, 0.7, 1.0)
+    }
+    np.testing.assert_allclose(steps[0.7], 0.3 * steps[0.0] + 0.7 * steps[1.0], atol=1e-15)
+
+
+# --- adam_atan2 --------------------------------------------------------------------------------
+def test_adam_atan2_knows_no_scale():
+    """A power of two in the gradient changes not one bit; in Adam's step eps does."""
+    gradients = GRADIENTS[:, 5:].astype("float32")
+    small = gradients * np.float32(2) ** -30
+
+    def apart(tx):
+        paths = [trajectory(tx, np.zeros(3), g) for g in (gradients, small)]
+        return abs(paths[0] - paths[1]).max() / abs(paths[0]).max()
+
+    assert apart(oa.adam_atan2(1e-3)) == 0
+    assert apart(oa.adam(1e-3)) > 0.01
+
+
+def test_the_steps_of_adam_atan2_are_bounded():
+    """After long quiet one giant makes Adam's step sqrt(1000) times as long, and this one none."""
+    gradients = np.full((2000, 1), 1e-3)
+    gradients[-1] = 1.0
+    longest = {
+        name: abs(np.diff(trajectory(tx, [0.0], gradients), axis=0)).max()
+        for name, tx in (
+            ("adam", oa.adam(1.0, b1=0.0, b2=0.999)),
+            ("adam_atan2", oa.adam_atan2(1.0, b1=0.0, b2=0.999)),
+        )
+    }
+    assert longest["adam"] > 20
+    assert 1.27 * 1.5 < longest["adam_atan2"] < 1.27 * np.pi / 2
+    first = trajectory(oa.adam_atan2(1.0, a=4 / np.pi), [0.0, 0.0, 0.0], [[3.0, -1e-9, 0.0]])
+    np.testing.assert_allclose(first[0], [-1, 1, 0], rtol=1e-6)

@@ -173,22 +173,61 @@ TORCH_OPTIMIZER_A = {
     ),
 }
 
+PYTORCH_OPTIMIZER_B = {
+    "adopt": ("ADOPT", {}),
+    "adopt_unclipped": ("ADOPT", {"clip_lambda": None, "eps": 1e-2}),
+    "ademamix": ("AdEMAMix", {}),
+    "ademamix_warm_up": ("AdEMAMix", {"betas": (0.8, 0.99, 0.97), "t_alpha_beta3": 25}),
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+}
+TIMM_B = {
+    "adopt": ("Adopt", {"clip_exp": 0.25}),
+    "adopt_drop": ("Adopt", {"clip_exp": 0.25, "betas": (0.8, 0.9), "eps": 1e-3}),
+    "adopt_weight_decay": ("Adopt", {"clip_exp": 0.25, "weight_decay": 0.01}),
+}
+TORCH_OPTIMIZER_B = {
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "qhadam_nus": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
+}
+QHOPTIM = {
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "qhadam_drop": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
+    "qhadamw": (
+        "QHAdam",
+        {
+            "betas": (0.995, 0.999),
+            "nus": (0.7, 1.0),
+            "weight_decay": 0.1,
+            "decouple_weight_decay": True,
+        },
+    ),
+}
+ADAM_ATAN2_PYTORCH = {
+    "adam_atan2": ("AdamAtan2", {}),
+    "adam_atan2_factors": ("AdamAtan2", {"betas": (0.8, 0.9), "a": 2.0, "b": 3.0}),
+    "adam_atan2_weight_decay": ("AdamAtan2", {"lr": 1e-3, "weight_decay": 1.0}),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A),
-    "pytorch_optimizer": Package(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "Apache-2.0",
-        PYTORCH_OPTIMIZER_W | PYTORCH_OPTIMIZER_A,
-    ),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B),
     "adabelief_pytorch": Package(
         "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
     ),
     "adan_pytorch": Package("adan_pytorch", "adan-pytorch", "MIT", ADAN_PYTORCH),
     "torch_optimizer": Package(
-        "torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER_A
+        "torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER_A | TORCH_OPTIMIZER_B
+    ),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "Apache-2.0",
+        PYTORCH_OPTIMIZER_W | PYTORCH_OPTIMIZER_A | PYTORCH_OPTIMIZER_B,
+    ),
+    "qhoptim": Package("qhoptim.pyt", "qhoptim", "MIT", QHOPTIM),
+    "adam_atan2_pytorch": Package(
+        "adam_atan2_pytorch", "adam_atan2_pytorch", "MIT", ADAM_ATAN2_PYTORCH
     ),
 }
 

@@ -6,6 +6,7 @@ deviation measured, and a test asks that it is not much smaller.
 """
 
 import json
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,6 +78,23 @@ NOT_THE_FIRST = "the first gradient does not enter the means"
 PROXIMAL = "the parameters are divided by 1 + rate x decay, ours lose rate x decay of themselves"
 RATE_IN_MEAN = "the mean weighs gradients by the rates they came at, ours by their age alone"
 SECOND_EPS = "1e-15 is added under the root, too"
+
+BOUND_NEXT = "the gradient is clipped to the bound of the next step"
+WEIGHTS_IN_FLOAT32 = "the weights of its bias corrections are float32"
+
+
+def b3_warm_up(step):
+    """The paper's schedule of b3 for AdEMAMix, from 0.8 to 0.97 in 25 steps: of half-lives."""
+    done = (step + 1) / 25.0
+    b3 = 0.8 ** (1 / (1 - done + done * math.log(0.8) / math.log(0.97)))
+    return 0.97 + (b3 - 0.97) * (done < 1)
+
+
+def alpha_warm_up(step):
+    """The paper's schedule of alpha for AdEMAMix, to 5 in 25 steps."""
+    done = (step + 1) / 25.0
+    return 5 + 5 * (done - 1) * (done < 1)
+
 
 # fmt: off
 ROWS = [
@@ -274,6 +292,43 @@ ROWS = [
     Row(
         "torch_optimizer", "adabelief_weight_decay", "adabelief",
         {"learning_rate": 1e-3, "eps": 1e-8, "eps_root": 1e-8, "weight_decay": 0.1},
+    ),
+    Row("pytorch_optimizer", "adopt", "adopt", {"learning_rate": 1e-3}, 1.7e-1, BOUND_NEXT),
+    Row(
+        "pytorch_optimizer", "adopt_unclipped", "adopt",
+        {"learning_rate": 1e-3, "use_clipping": False, "eps": 1e-2},
+    ),
+    Row("timm", "adopt", "adopt", {"learning_rate": 1e-3}),
+    Row("timm", "adopt_drop", "adopt", {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+    Row("timm", "adopt_weight_decay", "adopt", {"learning_rate": 1e-3}, l2=0.01),
+    Row("pytorch_optimizer", "ademamix", "ademamix", {"learning_rate": 1e-3}),
+    Row(
+        "pytorch_optimizer", "ademamix_warm_up", "ademamix",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.99, "b3": b3_warm_up, "alpha": alpha_warm_up},
+    ),
+    Row("qhoptim", "qhadam", "qhadam", {"learning_rate": 1e-3}),
+    Row(
+        "qhoptim", "qhadam_drop", "qhadam",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "v1": 0.4, "v2": 0.6, "eps": 1e-3},
+    ),
+    Row("qhoptim", "qhadamw", "qhadam", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("torch_optimizer", "qhadam", "qhadam", {"learning_rate": 1e-3}),
+    Row(
+        "torch_optimizer", "qhadam_nus", "qhadam",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "v1": 0.4, "v2": 0.6, "eps": 1e-3},
+    ),
+    Row(
+        "pytorch_optimizer", "qhadam", "qhadam",
+        {"learning_rate": 1e-3}, 1.5e-7, WEIGHTS_IN_FLOAT32,
+    ),
+    Row("adam_atan2_pytorch", "adam_atan2", "adam_atan2", {"learning_rate": 1e-4}),
+    Row(
+        "adam_atan2_pytorch", "adam_atan2_factors", "adam_atan2",
+        {"learning_rate": 1e-4, "b1": 0.8, "b2": 0.9, "a": 2.0, "b": 3.0},
+    ),
+    Row(
+        "adam_atan2_pytorch", "adam_atan2_weight_decay", "adam_atan2",
+        {"learning_rate": 1e-3, "weight_decay": 1.0},
     ),
 ]
 # fmt: on

@@ -18,12 +18,16 @@ from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
 from .adam import adam, nadam
+from .adam_atan2 import adam_atan2
 from .adamax import adamax
 from .adan import adan
+from .ademamix import ademamix
+from .adopt import adopt
 from .amsgrad import amsgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
@@ -35,14 +39,18 @@ __all__ = [
     "adadelta",
     "adagrad",
     "adam",
+    "adam_atan2",
     "adamax",
     "adan",
+    "ademamix",
+    "adopt",
     "amsbound",
     "amsgrad",
     "lamb",
     "laprop",
     "lion",
     "nadam",
+    "qhadam",
     "radam",
     "rmsprop",
     "sgd",
