@@ -153,7 +153,8 @@ def goldens(packages: list[Compared]) -> Iterator[str]:
     for row, file, distance in packages:
         case = file["cases"][row.case]
         theirs = ", ".join(f"{k}={v}" for k, v in case["arguments"].items())
-        mine = f"{row.optimizer}({', '.join(f'{k}={v}' for k, v in row.kwargs.items())})"
+        options = (f"{k}={getattr(v, '__name__', v)}" for k, v in row.kwargs.items())
+        mine = f"{row.optimizer}({', '.join(options)})"
         if row.wrap:
             name, options = row.wrap
             mine = ", ".join([mine, *(f"{k}={v}" for k, v in options.items())])

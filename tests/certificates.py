@@ -74,6 +74,46 @@ CERTIFICATES = {
         "as adabound",
         "test_amsbound_never_forgets",
     ),
+    "adabelief": Certificate(
+        "paper, optax and the authors' code without rectification: eps_root joins nu at every step",
+        "test_adabelief_steps_far_where_the_gradient_is_foretold",
+    ),
+    "yogi": Certificate(
+        "optax: both means start at 1e-6 and are corrected; the paper corrects no bias",
+        "test_yogi_forgets_by_subtraction",
+    ),
+    "adan": Certificate(
+        "paper and authors' code: extrapolated by b2; decay as in AdamW, the authors' no_prox",
+        "test_adan_without_differences_is_adam",
+    ),
+    "laprop": Certificate(
+        "the paper: the rate outside the mean; the authors' code has it inside",
+        "test_laprop_without_memory_of_squares_is_a_mean_of_signs",
+    ),
+    "adopt": Certificate(
+        "optax and the authors' code: normalised gradients clipped at the fourth root of the count",
+        "test_adopt_scales_no_gradient_by_its_own_square",
+    ),
+    "ademamix": Certificate(
+        "paper, authors' code and optax agree; b3 and alpha are constants unless schedules are given",
+        "test_ademamix_remembers",
+    ),
+    "qhadam": Certificate(
+        "the authors' qhoptim, with the arguments its documentation recommends",
+        "test_qhadam_averages_the_gradient_with_its_mean",
+    ),
+    "adam_atan2": Certificate(
+        "names and defaults of adam_atan2_pytorch, a = 1.27 and b = 1; the authors released no code",
+        "test_adam_atan2_knows_no_scale",
+    ),
+    "lion": Certificate(
+        "the paper's algorithm 2, as optax and the authors' code",
+        "test_lion_steps_are_of_one_size",
+    ),
+    "lamb": Certificate(
+        "optax: phi is the identity, the ratio 1 where a norm is 0",
+        "test_lamb_steps_are_as_long_as_the_parameters",
+    ),
     "cautious": Certificate(
         "the authors' code: divided by the mean of the mask, 1e-3 at least; the paper: (sum + 1) / size",
         "test_cautious_around_a_direction_decays_everywhere",
