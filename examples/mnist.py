@@ -11,6 +11,7 @@ it stopped. A fifth of the training images is held out in every recipe; only --s
 
 import argparse
 import datetime
+import functools
 import itertools
 import json
 import math
@@ -33,10 +34,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 import optax_adaptive as oa
 
-OPTIMIZERS = (  # all of them, for --sweep
-    *("sgd", "adagrad", "rmsprop", "adadelta", "adam", "adamw", "amsgrad", "nadam", "nadamw"),
-    *("adamax", "adamaxw", "radam", "adabound", "amsbound"),
-)
+OPTIMIZERS = tuple(oa.optimizers)
 SHOWN = ("sgd", "adagrad", "rmsprop", "adadelta", "adam", "adabound")
 ARTICLE = {  # label -> arguments; the label's first word is the optimizer
     "adagrad": {"learning_rate": 0.001, "initial_accumulator_value": 0.1, "eps": 1e-7},
@@ -47,6 +45,12 @@ ARTICLE = {  # label -> arguments; the label's first word is the optimizer
 }
 TUNED = Path(__file__).with_name("tuned.json")
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
+
+# Which leaf is what, for the optimizers that ask.
+ROLES: dict[str, dict[str, Any]] = {
+    "muon": {"roles": {"Conv_*/kernel": "conv", "Dense_0/kernel": "matrix", "Dense_1/*": "adam"}},
+    "adam_mini": {"roles": {"*/kernel": "neurons"}},
+}
 
 GLOROT = nn.initializers.glorot_uniform()
 
@@ -96,11 +100,19 @@ class Network(nn.Module):
         return nn.Dense(10, kernel_init=GLOROT)(x)
 
 
+def with_rate_in_state(make: Callable) -> Callable:
+    """The rate alone, for the signature, is part of the state: one compilation serves a sweep."""
+    return optax.inject_hyperparams(lambda learning_rate: make(learning_rate))  # noqa: PLW0108
+
+
 class Trainer:
     """Trains `Network` with one optimizer; compiled once for all seeds."""
 
-    def __init__(self, tx: optax.GradientTransformation, momentum: float) -> None:
-        self.tx, self.network = tx, Network(momentum)
+    def __init__(
+        self, tx: optax.GradientTransformation, momentum: float, needs: tuple[str, ...] = ()
+    ) -> None:
+        self.tx, self.network = optax.with_extra_args_support(tx), Network(momentum)
+        self.needs = needs
         self.advance = jax.jit(self._advance, donate_argnums=0)
         self.measure = jax.jit(self._measure)
 
@@ -125,8 +137,14 @@ class Trainer:
                 losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch])
                 return losses.mean(), stats
 
-            (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-            updates, opt_state = self.tx.update(grads, opt_state, params)
+            extra = {}
+            if "hessian_diagonal" in self.needs:
+                key = jax.random.fold_in(jax.random.key(0), optax.tree.get(opt_state, "step"))
+                curvature = oa.hutchinson(loss_fn, has_aux=True)
+                (loss, stats), grads, extra["hessian_diagonal"] = curvature(key, params)
+            else:
+                (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+            updates, opt_state = self.tx.update(grads, opt_state, params, **extra)
             return ({"params": optax.apply_updates(params, updates), **stats}, opt_state), loss
 
         return jax.lax.scan(step, state, batches)
@@ -178,7 +196,9 @@ def plan(args: argparse.Namespace, dataset: str) -> list[dict[str, Any]]:
     digits = dataset == "digits"
     if args.sweep:
         names = args.optimizer or OPTIMIZERS
-        runs = [(name, {"learning_rate": rate}) for name in names for rate in GRID]
+        runs = [
+            (name, {"learning_rate": rate} | ROLES.get(name, {})) for name in names for rate in GRID
+        ]
     elif article:
         names = args.optimizer or ARTICLE
         runs = [(label, given) for label, given in ARTICLE.items() if label.split()[0] in names]
@@ -186,7 +206,10 @@ def plan(args: argparse.Namespace, dataset: str) -> list[dict[str, Any]]:
         rates = json.loads(TUNED.read_text())
         rates = rates["digits"] | rates.get(dataset, {})
         names = args.optimizer or SHOWN
-        runs = [(name, {"learning_rate": rates[name]["learning_rate"]}) for name in names]
+        runs = [
+            (name, {"learning_rate": rates[name]["learning_rate"]} | ROLES.get(name, {}))
+            for name in names
+        ]
     shared = {
         "data": dataset,
         "epochs": args.epochs or (5 if article or not digits else 10),
@@ -220,14 +243,14 @@ def run(
                 continue
             sweep, label = cell["measured_on"] != "test images", cell["label"]
             if trained != label:
-                make = getattr(oa, label.split()[0])
-                # In a sweep the rate is part of the state, and one compilation serves the grid.
-                make = optax.inject_hyperparams(make) if sweep else make
-                trainer = Trainer(make(**cell["arguments"]), cell["batch_norm_momentum"])
+                record, given = oa.optimizers[label.split()[0]], dict(cell["arguments"])
+                rate, make = given.pop("learning_rate"), functools.partial(record.make, **given)
+                make = with_rate_in_state(make) if sweep else make
+                trainer = Trainer(make(rate), cell["batch_norm_momentum"], record.needs)
                 trained = label
             state = trainer.init(cell["seed"])
             if sweep:
-                state = optax.tree.set(state, **cell["arguments"])
+                state = optax.tree.set(state, learning_rate=cell["arguments"]["learning_rate"])
 
             def show(epochs: float, loss: float, cell: dict[str, Any] = cell) -> None:
                 name = f"{cell['label']}, seed {cell['seed']}".ljust(26)
