@@ -10,6 +10,7 @@ import optax
 from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adagrad import adagrad
+from optax_adaptive._algorithms.adahessian import adahessian
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
 from optax_adaptive._algorithms.amsgrad import amsgrad
@@ -18,6 +19,7 @@ from optax_adaptive._algorithms.lion import lion
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.stable_adamw import stable_adamw
 
 
 class Optimizer(NamedTuple):
@@ -116,6 +118,23 @@ _RECORDS = (
         "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes",
         2020,
         _ARXIV + "1904.00962",
+        state_words=2,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        adahessian,
+        "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning",
+        2021,
+        _ARXIV + "2006.00719",
+        state_words=2,
+        needs=("hessian_diagonal",),
+    ),
+    Optimizer(
+        stable_adamw,
+        "Stable and low-precision training for large-scale vision-language models",
+        2023,
+        _ARXIV + "2304.13013",
         state_words=2,
         elementwise=False,
         needs=("params",),

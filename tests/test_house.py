@@ -30,7 +30,8 @@ VOCABULARY = {
     *("nu_row", "nu_col"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]
+LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_algorithms", "_wrappers"]
+LAYERS += ["_optimizers"]
 
 
 def imports(path):

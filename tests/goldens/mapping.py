@@ -59,6 +59,10 @@ EPS_AFTER_MAX = "eps is added to the running maximum, ours to |g| before it"
 MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), ours is constant"
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
+EPS_RAW = "eps is added to the root of the raw second moment, whose bias cancels in LAMB"
+BIAS_TWICE = "its rate is divided by 1 - b1^t, though this bias has cancelled in the ratio of norms"
+CLIPPED = "the gradients are clipped to a norm of 1"
+DECAY_BESIDE = "the decay is beside the direction, ours in it"
 
 # fmt: off
 ROWS = [
@@ -153,6 +157,19 @@ ROWS = [
     Row("keras", "adamax_no_eps", "adamax", {"learning_rate": 1e-3, "eps": 1e-30}),
     Row("keras", "nadam", "nadam", {"learning_rate": 1e-3, "eps": 1e-7}, 7.7e-1, MOMENTUM_SCHEDULE),
 
+    Row("keras", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": None}),
+    Row(
+        "keras", "lion_betas", "lion",
+        {"learning_rate": 1e-3, "b1": 0.95, "b2": 0.98, "weight_decay": 0.1},
+    ),
+    Row("keras", "lamb", "lamb", {"learning_rate": 0.01, "eps": 1e-7}),
+    Row("keras", "lamb_matrix", "lamb", {"learning_rate": 0.01, "eps": 1e-7}),
+    Row(
+        "keras", "lamb_weight_decay", "lamb",
+        {"learning_rate": 0.01, "eps": 1e-7, "weight_decay": 0.1},
+        4.6e0, DECAY_BESIDE,
+    ),
+
     Row("adabound", "adabound", "adabound", {"learning_rate": 1e-3}),
     Row(
         "adabound", "adabound_band", "adabound",
@@ -161,5 +178,53 @@ ROWS = [
     Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
     Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
     Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
+
+    Row("lion_pytorch", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": None}),
+    Row(
+        "lion_pytorch", "lion_betas", "lion",
+        {"learning_rate": 1e-3, "b1": 0.95, "b2": 0.98, "weight_decay": 0.1},
+    ),
+    Row("timm", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("pytorch_optimizer", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+
+    Row("timm", "lamb", "lamb", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    Row("timm", "lamb_matrix", "lamb", {"learning_rate": 0.01}),
+    Row(
+        "timm", "lamb_clipped", "lamb",
+        {"learning_rate": 0.01, "weight_decay": 0.01},
+        5.9e0, CLIPPED,
+    ),
+    Row("pytorch_optimizer", "lamb", "lamb", {"learning_rate": 0.01}, 1.2e0, BIAS_TWICE),
+    Row("pytorch_optimizer", "lamb_no_eps", "lamb", {"learning_rate": 0.01, "eps": 1e-30}),
+    Row("torch_optimizer", "lamb", "lamb", {"learning_rate": 0.01}, 8.8e-1, EPS_RAW),
+    Row("torch_optimizer", "lamb_no_eps", "lamb", {"learning_rate": 0.01, "eps": 1e-30}),
+
+    Row("timm", "adahessian", "adahessian", {"learning_rate": 0.1, "eps": 1e-8}),
+    Row(
+        "timm", "adahessian_kernel", "adahessian",
+        {"learning_rate": 0.1, "eps": 1e-8, "averaged_axes": {4: (2, 3)}},
+    ),
+    Row(
+        "pytorch_optimizer", "adahessian", "adahessian",
+        {"learning_rate": 0.1, "hessian_power": 0.5, "weight_decay": 0.1},
+    ),
+    Row("torch_optimizer", "adahessian", "adahessian", {"learning_rate": 0.1, "hessian_power": 0.5}),
+    Row(
+        "torch_optimizer", "adahessian_kernel", "adahessian",
+        {"learning_rate": 0.1, "averaged_axes": {4: (2, 3)}},
+    ),
+
+    # Where only the decay moves a coordinate, they round p (1 - 1e-5) to 16 digits.
+    Row("optimi", "stable_adamw", "stable_adamw", {"learning_rate": 1e-3, "eps": 1e-6}, 1e-11),
+    Row(
+        "optimi", "stable_adamw_drop", "stable_adamw",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "eps": 1e-6, "weight_decay": 0.1},
+    ),
+    Row("optimi", "stable_adamw_matrix", "stable_adamw", {"learning_rate": 1e-3, "eps": 1e-6}),
+    Row("pytorch_optimizer", "stable_adamw", "stable_adamw", {"learning_rate": 1e-3}, 1e-11),
+    Row(
+        "pytorch_optimizer", "stable_adamw_matrix", "stable_adamw",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "weight_decay": 0.2},
+    ),
 ]
 # fmt: on

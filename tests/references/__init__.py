@@ -16,6 +16,7 @@ test.
 from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
+from .adahessian import adahessian
 from .adam import adam, nadam
 from .adamax import adamax
 from .amsgrad import amsgrad
@@ -24,11 +25,13 @@ from .lion import lion
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .stable_adamw import stable_adamw
 
 __all__ = [
     "adabound",
     "adadelta",
     "adagrad",
+    "adahessian",
     "adam",
     "adamax",
     "amsbound",
@@ -39,4 +42,5 @@ __all__ = [
     "radam",
     "rmsprop",
     "sgd",
+    "stable_adamw",
 ]
