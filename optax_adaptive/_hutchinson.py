@@ -48,8 +48,7 @@ def hutchinson(
             return optax.apply_updates(params, updates), state, loss
 
     Args:
-        loss_fn: (params, *args, **kwargs) -> a real scalar, or (scalar, aux) with `has_aux`. Where it
-            is linear or piecewise linear in a parameter, its diagonal there is 0.
+        loss_fn: (params, *args, **kwargs) -> a real scalar, or (scalar, aux) with `has_aux`.
         samples: How many random sign vectors to average over, an integer >= 1.
         has_aux: Whether the loss returns something beside it.
 
@@ -109,7 +108,7 @@ def hutchinson(
 
 
 def _signs(key: Any, like: list[jax.Array]) -> list[jax.Array]:
-    """Independent +1 and -1 in the shapes and dtypes of `like`; of complex numbers, in both parts."""
+    """Independent +1 and -1 in the shapes and dtypes of `like`, in both parts of complex ones."""
     return [_sign(k, x) for k, x in zip(jax.random.split(key, len(like)), like, strict=True)]
 
 

@@ -208,7 +208,10 @@ ROWS = [
         "pytorch_optimizer", "adahessian", "adahessian",
         {"learning_rate": 0.1, "hessian_power": 0.5, "weight_decay": 0.1},
     ),
-    Row("torch_optimizer", "adahessian", "adahessian", {"learning_rate": 0.1, "hessian_power": 0.5}),
+    Row(
+        "torch_optimizer", "adahessian", "adahessian",
+        {"learning_rate": 0.1, "hessian_power": 0.5},
+    ),
     Row(
         "torch_optimizer", "adahessian_kernel", "adahessian",
         {"learning_rate": 0.1, "averaged_axes": {4: (2, 3)}},
