@@ -86,8 +86,8 @@ def adahessian(
     inputs of dense layers, along one-dimensional convolutions, or over blocks of consecutive
     numbers: the first two are `averaged_axes`, the third is not here. By default leaves of three
     axes are left alone, because in JAX they are heads of attention more often than convolutions.
-    torch_optimizer has hessian_power = 0.5 by default, timm and pytorch_optimizer another eps and
-    no averages.
+    torch_optimizer has hessian_power = 0.5 by default, timm and pytorch_optimizer have another eps
+    and do not average by default.
     """
     direction = scale_by_adahessian(b1, b2, eps, hessian_power, averaged_axes)
     return descend(direction, learning_rate, weight_decay, mask)

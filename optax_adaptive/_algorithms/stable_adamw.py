@@ -109,7 +109,8 @@ def scale_by_stable_adamw(
             held, flaw = squarable(g)
             mu = b1 * mu + (1 - b1) * held + flaw
             nu = b2 * nu + (1 - b2) * (held * held)
-            # Neither `held` nor sqrt(nu / c2): what is read twice would become an array.
+            # Neither `held` nor sqrt(nu / c2): what is read twice would become an array. A giant
+            # g only slows its leaf down the more.
             surprise = root_c2 * rms(g / jnp.maximum(jnp.sqrt(nu), root_c2 * eps))
             slow = jnp.maximum(1, surprise / clipping_threshold)
             return mu / c1 / (jnp.sqrt(nu / c2) + eps), slow, mu, nu
