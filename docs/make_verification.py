@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 import jax  # noqa: E402
 import optax  # noqa: E402
-from cases import CASES, problem  # noqa: E402
+from cases import CASES, factory, problem  # noqa: E402
 from certificates import CERTIFICATES  # noqa: E402
 from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
@@ -71,7 +71,7 @@ def against_packages() -> Iterator[Compared]:
         file = mapping.load(row.golden)
         case = file["cases"][row.case]
         start, gradients = golden_problem(tuple(case["shape"]))
-        tx = row.make(oa, mapping.rate(row, case))
+        tx = row.make(factory, mapping.rate(row, case))
         ours = trajectory(tx, start, gradients, "float64", l2=row.l2)
         yield Compared(row, file, deviation(ours, case["parameters"], start))
 

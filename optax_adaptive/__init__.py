@@ -15,6 +15,9 @@ from optax_adaptive._algorithms.adadelta import scale_by_adadelta as scale_by_ad
 from optax_adaptive._algorithms.adagrad import AdagradState as AdagradState
 from optax_adaptive._algorithms.adagrad import adagrad as adagrad
 from optax_adaptive._algorithms.adagrad import scale_by_adagrad as scale_by_adagrad
+from optax_adaptive._algorithms.adahessian import AdahessianState as AdahessianState
+from optax_adaptive._algorithms.adahessian import adahessian as adahessian
+from optax_adaptive._algorithms.adahessian import scale_by_adahessian as scale_by_adahessian
 from optax_adaptive._algorithms.adam import AdamState as AdamState
 from optax_adaptive._algorithms.adam import adam as adam
 from optax_adaptive._algorithms.adam import adamw as adamw
@@ -65,11 +68,15 @@ from optax_adaptive._algorithms.rmsprop import (
 from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsprop
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
+from optax_adaptive._algorithms.stable_adamw import StableAdamwState as StableAdamwState
+from optax_adaptive._algorithms.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw
+from optax_adaptive._algorithms.stable_adamw import stable_adamw as stable_adamw
 from optax_adaptive._algorithms.yogi import YogiState as YogiState
 from optax_adaptive._algorithms.yogi import scale_by_yogi as scale_by_yogi
 from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._core import DescentState as DescentState
 from optax_adaptive._core import descend as descend
+from optax_adaptive._hutchinson import hutchinson as hutchinson
 from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
 from optax_adaptive._optimizers import Optimizer as Optimizer

@@ -64,6 +64,7 @@ def _domain(domain: str, holds: Callable[[float], bool]) -> Callable[..., None]:
 
 
 decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
+share = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 weight = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
@@ -95,8 +96,8 @@ def flag(**hyperparameters: Any) -> None:
             raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
 
 
-def size(**hyperparameters: Any) -> None:
-    """Counts that decide about shapes: Python integers >= 1."""
+def whole(**hyperparameters: Any) -> None:
+    """Counts of at least one: they choose a program, so they cannot be traced."""
     for name, given in hyperparameters.items():
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
             raise ValueError(f"{caller()}: {name} must be an integer >= 1, got {given!r}.")
@@ -109,6 +110,23 @@ def wrapped(tx: Any) -> optax.GradientTransformationExtraArgs:
             f"{caller()}: tx must be an optax.GradientTransformation, as adam(1e-3) is, got {tx!r}."
         )
     return optax.with_extra_args_support(tx)
+
+
+def axes(**hyperparameters: Any) -> None:
+    """Mappings from the number of axes of a leaf to some of these axes."""
+    for name, given in hyperparameters.items():
+        if not isinstance(given, Mapping) or not all(
+            isinstance(ndim, int)
+            and isinstance(chosen, tuple)
+            and all(axis in range(ndim) for axis in chosen)
+            and len(set(chosen)) == len(chosen)
+            for ndim, chosen in given.items()
+        ):
+            found = dict(given) if isinstance(given, Mapping) else given
+            raise ValueError(
+                f"{caller()}: {name} must be a mapping from a number of axes to a tuple of them, "
+                f"counted from 0, such as {{4: (0, 1)}}, got {found!r}."
+            )
 
 
 def momentum_pair(momentum: Any, nesterov: Any) -> None:

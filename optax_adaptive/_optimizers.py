@@ -11,6 +11,7 @@ from optax_adaptive._algorithms.adabelief import adabelief
 from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adagrad import adagrad
+from optax_adaptive._algorithms.adahessian import adahessian
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
@@ -25,6 +26,7 @@ from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.stable_adamw import stable_adamw
 from optax_adaptive._algorithms.yogi import yogi
 
 
@@ -183,6 +185,23 @@ _RECORDS = (
         2025,
         _ARXIV + "2409.03137",
         state_words=3,
+    ),
+    Optimizer(
+        adahessian,
+        "ADAHESSIAN: An Adaptive Second Order Optimizer for Machine Learning",
+        2021,
+        _ARXIV + "2006.00719",
+        state_words=2,
+        needs=("hessian_diagonal",),
+    ),
+    Optimizer(
+        stable_adamw,
+        "Stable and low-precision training for large-scale vision-language models",
+        2023,
+        _ARXIV + "2304.13013",
+        state_words=2,
+        elementwise=False,
+        needs=("params",),
     ),
 )
 

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import optax.contrib
 import references
+from goldens.problem import hessian
 
 import optax_adaptive as oa
 
@@ -46,9 +47,8 @@ class Case(NamedTuple):
 
     @property
     def factory(self):
-        """The constructor; what needs the diagonal of a Hessian is given `hessian(gradient)`."""
-        make = getattr(oa, self.name)
-        return with_hessian(make) if "hessian_diagonal" in self.record.needs else make
+        """The constructor, as `factory` makes it."""
+        return factory(self.name)
 
     def make(self, **overrides):
         return self.factory(**self.arguments | overrides)
@@ -69,9 +69,10 @@ class Case(NamedTuple):
         return np.array(list(getattr(references, name)(x, gradients, **kwargs)))
 
 
-def hessian(g):
-    """Stands for the diagonal of a Hessian where only the arithmetic is tested."""
-    return 2 * g
+def factory(name):
+    """A constructor; what needs the diagonal of a Hessian is given `hessian(gradient)`."""
+    make, record = getattr(oa, name), oa.optimizers.get(name)
+    return with_hessian(make) if record and "hessian_diagonal" in record.needs else make
 
 
 def with_hessian(make):
@@ -81,8 +82,11 @@ def with_hessian(make):
     def factory(*args, **kwargs):
         tx = make(*args, **kwargs)
 
+        def leaf(g):
+            return g if g.dtype == jax.dtypes.float0 else hessian(g)
+
         def update(grads, state, params=None, **extra):
-            extra = {"hessian_diagonal": jax.tree.map(hessian, grads)} | extra
+            extra = {"hessian_diagonal": jax.tree.map(leaf, grads)} | extra
             return tx.update(grads, state, params, **extra)
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
@@ -196,6 +200,28 @@ CASES = [
     ),
     Case("adam_atan2", same_in_optax=False),
     Case("adam_atan2", {"b1": 0.8, "b2": 0.9, "a": 2.0, "b": 3.0}, same_in_optax=False),
+    Case("adahessian", same_in_optax=False, shapes=((8,), (6, 4), (3, 2, 4, 5)), learning_rate=0.1),
+    Case(
+        "adahessian",
+        {"b1": 0.8, "b2": 0.99, "eps": 1e-3, "hessian_power": 0.5, "averaged_axes": {}},
+        same_in_optax=False,
+        shapes=((8,), (3, 2, 4, 5)),
+    ),
+    # Of what is averaged XLA makes an array first, on CPU.
+    Case(
+        "adahessian",
+        {"averaged_axes": {2: (0,), 4: (2, 3)}},
+        same_in_optax=False,
+        shapes=((6, 4), (3, 2, 4, 5)),
+        temporaries=1.01,
+    ),
+    Case("stable_adamw", same_in_optax=False, shapes=((8,), (6, 4))),
+    Case(
+        "stable_adamw",
+        {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "clipping_threshold": 0.5, "weight_decay": 0.1},
+        same_in_optax=False,
+        shapes=((8,), (6, 4)),
+    ),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

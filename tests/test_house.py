@@ -33,7 +33,8 @@ VOCABULARY = {
     *("mu_diff", "mu_slow", "last_grads"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]
+LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_algorithms", "_wrappers"]
+LAYERS += ["_optimizers"]
 
 
 def imports(path):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, problem
+from cases import CASES, factory, problem
 from goldens import mapping
 from goldens.problem import problem as golden_problem
 from runs import deviation, trajectory
@@ -123,7 +123,7 @@ SAME = [
 def test_the_real_frameworks(row):
     case = mapping.load(row.golden)["cases"][row.case]
     start, gradients = golden_problem(tuple(case["shape"]))
-    tx = row.make(oa, mapping.rate(row, case))
+    tx = row.make(factory, mapping.rate(row, case))
     ours = trajectory(tx, start, gradients, "float64", l2=row.l2)
     distance = deviation(ours, case["parameters"], start)
     assert distance < row.rtol

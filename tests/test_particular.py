@@ -476,3 +476,138 @@ def test_the_steps_of_adam_atan2_are_bounded():
     assert 1.27 * 1.5 < longest["adam_atan2"] < 1.27 * np.pi / 2
     first = trajectory(oa.adam_atan2(1.0, a=4 / np.pi), [0.0, 0.0, 0.0], [[3.0, -1e-9, 0.0]])
     np.testing.assert_allclose(first[0], [-1, 1, 0], rtol=1e-6)
+
+
+# --- lion --------------------------------------------------------------------------------------
+def test_lion_walks_by_the_sign_of_its_own_mixture():
+    """Neither by that of the gradient, nor by that of the mean it keeps; and never shorter."""
+    path = trajectory(oa.lion(0.01, weight_decay=None), START, GRADIENTS, "float64")
+    mu = np.zeros(8)
+    not_of_gradient = not_of_mean = 0
+    for step, g in zip(np.diff(path, axis=0, prepend=START[None]), GRADIENTS, strict=True):
+        sign = np.sign(0.9 * mu + 0.1 * g)
+        mu = 0.99 * mu + 0.01 * g
+        np.testing.assert_allclose(step, -0.01 * sign, rtol=1e-9)
+        not_of_gradient += np.sum(sign * g < 0)
+        not_of_mean += np.sum(sign * mu < 0)
+    assert not_of_gradient > 20
+    assert not_of_mean > 20
+
+
+# --- lamb --------------------------------------------------------------------------------------
+def test_lamb_walks_a_share_of_the_parameters():
+    """In the direction of Adam, whatever its length; and as Adam where there is nothing yet."""
+    start, gradients = problem((6, 4))
+    adam = trajectory(oa.adam(0.01, eps=1e-6), start, gradients, "float64")
+    step = trajectory(oa.lamb(0.01), start, gradients, "float64")[0] - start
+    assert np.linalg.norm(step) == pytest.approx(0.01 * np.linalg.norm(start), rel=1e-12)
+    cosine = np.sum(step * (adam[0] - start)) / np.linalg.norm(step)
+    assert cosine == pytest.approx(np.linalg.norm(adam[0] - start), rel=1e-12)
+
+    nothing = trajectory(oa.lamb(0.01), 0 * start, gradients, "float64")[0]
+    np.testing.assert_allclose(nothing, adam[0] - start, rtol=1e-9)
+
+
+def test_the_decay_of_lamb_turns_the_step_and_keeps_its_length():
+    start, gradients = problem((6, 4))
+    steps = [
+        trajectory(oa.lamb(0.01, weight_decay=w), start, gradients, "float64")[0] - start
+        for w in (None, 1.0, 1e6)
+    ]
+    for step in steps:
+        assert np.linalg.norm(step) == pytest.approx(0.01 * np.linalg.norm(start), rel=1e-9)
+    assert np.linalg.norm(steps[1] - steps[0]) > 0.1 * np.linalg.norm(steps[0])
+    np.testing.assert_allclose(steps[2], -0.01 * start, atol=1e-6)  # nothing but decay
+
+
+# --- adahessian --------------------------------------------------------------------------------
+def test_adahessian_is_newton_where_the_curvature_is_known():
+    """One step to the minimum, over twelve decades of curvature; away from a maximum."""
+    curvature = jnp.array([1e-6, 1e-3, 1.0, 1e3, 1e6, -1.0])
+    target = jnp.array([1.0, -2.0, 3.0, -4.0, 5.0, 6.0])
+    start = jnp.zeros(6)
+
+    def loss(p):
+        return 0.5 * jnp.sum(curvature * (p - target) ** 2)
+
+    _, grads, diagonal = oa.hutchinson(loss)(jax.random.key(0), start)
+    tx = oa.adahessian(1.0, eps=1e-12)
+    step, _ = tx.update(grads, tx.init(start), start, hessian_diagonal=diagonal)
+    chex.assert_trees_all_close(step, target.at[-1].mul(-1), rtol=1e-5)
+
+    root = oa.adahessian(1.0, eps=1e-12, hessian_power=0.5)
+    step, _ = root.update(grads, root.init(start), start, hessian_diagonal=diagonal)
+    chex.assert_trees_all_close(step, -grads / jnp.sqrt(jnp.abs(curvature)), rtol=1e-5)
+    none = oa.adahessian(1.0, eps=1e-12, hessian_power=0.0)
+    step, _ = none.update(grads, none.init(start), start, hessian_diagonal=diagonal)
+    chex.assert_trees_all_close(step, -grads, rtol=1e-5)
+
+
+def test_adahessian_averages_the_sizes_over_a_kernel():
+    """By default over height and width: signs do not cancel, and channels stay apart."""
+    diagonal = jnp.array([[1.0, -3.0], [2.0, -2.0]]).reshape(2, 2, 1, 1) * jnp.array([1.0, 10.0])
+    grads = jnp.ones((2, 2, 1, 2))
+
+    def step(grads, diagonal, **kwargs):
+        tx = oa.adahessian(1.0, eps=1e-12, **kwargs)
+        return tx.update(grads, tx.init(grads), hessian_diagonal=diagonal)[0]
+
+    per_channel = -grads / jnp.array([2.0, 20.0])
+    chex.assert_trees_all_close(step(grads, diagonal), per_channel, rtol=1e-5)
+    last = jnp.transpose(diagonal, (2, 3, 0, 1)), jnp.transpose(grads, (2, 3, 0, 1))
+    spatial_last = step(last[1], last[0], averaged_axes={4: (2, 3)})
+    chex.assert_trees_all_close(jnp.transpose(spatial_last, (2, 3, 0, 1)), per_channel, rtol=1e-5)
+    chex.assert_trees_all_close(step(grads, diagonal, averaged_axes={}), -1 / abs(diagonal))
+    # A giant keeps the rest finite, and a bad estimate shows in the whole block.
+    giant = step(grads, diagonal.at[0, 0, 0, 0].set(1e30))
+    assert np.all(np.isfinite(giant) & (giant != 0))
+    bad = step(grads, diagonal.at[0, 0, 0, 0].set(jnp.nan))
+    assert np.isnan(bad[..., 0]).all()
+    assert np.isfinite(bad[..., 1]).all()
+
+
+def test_adahessian_refuses_axes_that_are_not_there():
+    for axes in ({4: (0, 4)}, {4: (-1,)}, {4: [0, 1]}, {4: (0, 0)}, {"4": (0,)}, (0, 1), {2: 0}):
+        with pytest.raises(ValueError, match="adahessian: averaged_axes must be a mapping"):
+            oa.adahessian(0.1, averaged_axes=axes)
+    tx = oa.adahessian(0.1)
+    with pytest.raises(ValueError, match=r"gradient at \['a'\] has shape .* its Hessian diagonal"):
+        tx.update({"a": jnp.ones(2)}, tx.init({"a": jnp.ones(2)}), hessian_diagonal={"a": 1.0})
+
+
+# --- stable_adamw ------------------------------------------------------------------------------
+def test_stable_adamw_slows_down_where_gradients_outgrow_their_second_moment():
+    """The whole leaf and its decay, in that step; until then it is AdamW."""
+    start = np.linspace(0.5, 2.0, 8)
+    gradients = np.where(np.arange(30)[:, None] % 2, 1.0, -0.5) * np.linspace(1, 2, 8)
+    gradients[20, :2] *= 100.0
+    options = {"b2": 0.99, "weight_decay": 0.1}
+    adamw = trajectory(oa.adamw(1e-3, **options), start, gradients, "float64")
+    stable = trajectory(oa.stable_adamw(1e-3, **options), start, gradients, "float64")
+
+    nu, slow = np.zeros(8), []
+    for t, g in enumerate(gradients, 1):
+        nu = 0.99 * nu + 0.01 * g**2
+        ratio = np.sqrt(np.mean(g**2 / np.maximum(nu / (1 - 0.99**t), 1e-16)))
+        slow.append(max(1.0, ratio))
+    assert slow[0] == pytest.approx(1.0)
+    assert slow[20] > 2.0
+    assert sum(s == 1.0 for s in slow) > 10
+    ours, theirs = (np.diff(path, axis=0, prepend=start[None]) for path in (stable, adamw))
+    # Until the spike the two are at almost the same place, so that the decay is the same.
+    np.testing.assert_allclose(ours[20], theirs[20] / slow[20], rtol=1e-3)
+    patient = oa.stable_adamw(1e-3, clipping_threshold=100.0, **options)
+    patient = trajectory(patient, start, gradients, "float64")
+    np.testing.assert_allclose(patient, adamw, rtol=1e-12)
+
+
+@pytest.mark.parametrize("eps", [1e-8, 1e-30])
+def test_stable_adamw_measures_against_eps_where_gradients_vanish(eps):
+    """eps² is 0 in float32: coordinates that never had a gradient must not divide 0 by it."""
+    gradients = np.zeros((5, 3), "float32")
+    gradients[:, 0] = [0, 1, -1, 0, 1]
+    path = trajectory(oa.stable_adamw(0.1, eps=eps), np.ones(3), gradients)
+    exact = np.array(
+        list(references.stable_adamw(np.ones(3), gradients.astype(float), 0.1, eps=eps))
+    )
+    np.testing.assert_allclose(path, exact, rtol=1e-6)

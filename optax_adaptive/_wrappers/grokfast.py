@@ -102,7 +102,7 @@ def grokfast_ma(
     its `filter_type="mean"`; its sum is the mean with `lamb` times the window.
     """
     tx = _check.wrapped(tx)
-    _check.size(window=window)
+    _check.whole(window=window)
     _check.non_negative(lamb=lamb)
     _check.flag(warmup=warmup)
 

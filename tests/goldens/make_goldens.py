@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from problem import problem
+from problem import hessian, problem
 
 HERE = Path(__file__).parent
 
@@ -208,27 +208,82 @@ ADAM_ATAN2_PYTORCH = {
     "adam_atan2_weight_decay": ("AdamAtan2", {"lr": 1e-3, "weight_decay": 1.0}),
 }
 
+KERAS_E = {
+    "lion": ("Lion", {"learning_rate": 1e-3}),
+    "lion_betas": (
+        "Lion",
+        {"learning_rate": 1e-3, "beta_1": 0.95, "beta_2": 0.98, "weight_decay": 0.1},
+    ),
+    "lamb": ("Lamb", {"learning_rate": 0.01}),
+    "lamb_matrix": ("Lamb", {"learning_rate": 0.01}, (6, 4)),
+    "lamb_weight_decay": ("Lamb", {"learning_rate": 0.01, "weight_decay": 0.1}),
+}
+LION_PYTORCH_E = {
+    "lion": ("Lion", {"lr": 1e-3}),
+    "lion_betas": ("Lion", {"lr": 1e-3, "betas": (0.95, 0.98), "weight_decay": 0.1}),
+}
+TIMM_E = {
+    "lion": ("Lion", {"lr": 1e-3, "weight_decay": 0.1}),
+    "lamb": ("Lamb", {"lr": 0.01, "weight_decay": 0.1, "max_grad_norm": None}),
+    "lamb_matrix": (
+        "Lamb",
+        {"lr": 0.01, "weight_decay": 0.0, "always_adapt": True, "max_grad_norm": None},
+        (6, 4),
+    ),
+    "lamb_clipped": ("Lamb", {"lr": 0.01}),
+    "adahessian": ("Adahessian", {"lr": 0.1}),
+    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "avg_conv_kernel": True}, (2, 1, 3, 2)),
+}
+PYTORCH_OPTIMIZER_E = {
+    "lion": ("Lion", {"lr": 1e-3, "weight_decay": 0.1}),
+    "lamb": ("Lamb", {"lr": 0.01}),
+    "lamb_no_eps": ("Lamb", {"lr": 0.01, "eps": NO_EPS, "adam_debias": True}),
+    "adahessian": (
+        "AdaHessian",
+        {"lr": 0.1, "hessian_power": 0.5, "eps": 1e-4, "weight_decay": 0.1},
+    ),
+    "stable_adamw": ("StableAdamW", {"lr": 1e-3}),
+    "stable_adamw_matrix": (
+        "StableAdamW",
+        {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.2},
+        (6, 4),
+    ),
+}
+TORCH_OPTIMIZER_E = {
+    "lamb": ("Lamb", {"lr": 0.01}),
+    "lamb_no_eps": ("Lamb", {"lr": 0.01, "eps": NO_EPS}),
+    "adahessian": ("Adahessian", {"lr": 0.1}),
+    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "hessian_power": 1.0}, (2, 1, 3, 2)),
+}
+OPTIMI_E = {
+    "stable_adamw": ("StableAdamW", {"lr": 1e-3}),
+    "stable_adamw_drop": ("StableAdamW", {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "stable_adamw_matrix": ("StableAdamW", {"lr": 1e-3}, (6, 4)),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E),
     "adabelief_pytorch": Package(
         "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
     ),
     "adan_pytorch": Package("adan_pytorch", "adan-pytorch", "MIT", ADAN_PYTORCH),
     "torch_optimizer": Package(
-        "torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER_A | TORCH_OPTIMIZER_B
-    ),
-    "pytorch_optimizer": Package(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
+        "torch_optimizer",
+        "torch-optimizer",
         "Apache-2.0",
-        PYTORCH_OPTIMIZER_W | PYTORCH_OPTIMIZER_A | PYTORCH_OPTIMIZER_B,
+        TORCH_OPTIMIZER_A | TORCH_OPTIMIZER_B | TORCH_OPTIMIZER_E,
     ),
     "qhoptim": Package("qhoptim.pyt", "qhoptim", "MIT", QHOPTIM),
     "adam_atan2_pytorch": Package(
         "adam_atan2_pytorch", "adam_atan2_pytorch", "MIT", ADAM_ATAN2_PYTORCH
     ),
+    "lion_pytorch": Package("lion_pytorch", "lion-pytorch", "MIT", LION_PYTORCH_E),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_E
+    ),
+    "optimi": Package("optimi", "torch-optimi", "MIT", OPTIMI_E),
 }
 
 
@@ -266,6 +321,8 @@ def torch_trajectory(make, arguments, drop, shape):
         if drop and step == DROP_AT:
             optimizer.param_groups[0]["lr"] /= 10
         x.grad = torch.tensor(gradient)
+        if "hessian" in make.__name__.lower():  # it differentiates the gradient
+            x.grad = x.grad + hessian(x.grad) * (x - x.detach())
         optimizer.step()
         trajectory.append(x.detach().tolist())
     return trajectory
@@ -306,7 +363,7 @@ def keras_package(_):
 
     keras.config.set_floatx("float64")
     version = f"{keras.__version__} on jax {jax.__version__}"
-    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS)
+    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS | KERAS_E)
     return keras.optimizers, package, version
 
 

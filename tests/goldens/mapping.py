@@ -27,15 +27,15 @@ class Row(NamedTuple):
     l2: float = 0.0  # times the parameters, to be added to the gradients (coupled weight decay)
     wrap: tuple[str, dict] | None = None  # a wrapper around it, and its arguments
 
-    def make(self, package, learning_rate):
-        """Our counterpart, from `package`, which is optax_adaptive."""
+    def make(self, factory, learning_rate):
+        """Our counterpart; `factory` finds constructors by their names."""
         arguments = self.kwargs | {"learning_rate": learning_rate}
         decayed = {}
         if self.optimizer.startswith("scale_by_"):  # the wrapper around the direction alone
             decayed = {k: arguments.pop(k) for k in ("learning_rate", "weight_decay")}
-        tx = getattr(package, self.optimizer)(**arguments)
-        tx = getattr(package, self.wrap[0])(tx, **self.wrap[1]) if self.wrap else tx
-        return package.descend(tx, **decayed) if decayed else tx
+        tx = factory(self.optimizer)(**arguments)
+        tx = factory(self.wrap[0])(tx, **self.wrap[1]) if self.wrap else tx
+        return factory("descend")(tx, **decayed) if decayed else tx
 
 
 def load(golden):
@@ -95,6 +95,11 @@ def alpha_warm_up(step):
     done = (step + 1) / 25.0
     return 5 + 5 * (done - 1) * (done < 1)
 
+
+EPS_RAW = "eps is added to the root of the raw second moment, whose bias cancels in LAMB"
+BIAS_TWICE = "its rate is divided by 1 - b1^t, though this bias has cancelled in the ratio of norms"
+CLIPPED = "the gradients are clipped to a norm of 1"
+DECAY_BESIDE = "the decay is beside the direction, ours in it"
 
 # fmt: off
 ROWS = [
@@ -329,6 +334,65 @@ ROWS = [
     Row(
         "adam_atan2_pytorch", "adam_atan2_weight_decay", "adam_atan2",
         {"learning_rate": 1e-3, "weight_decay": 1.0},
+    ),
+    Row("keras", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": None}),
+    Row(
+        "keras", "lion_betas", "lion",
+        {"learning_rate": 1e-3, "b1": 0.95, "b2": 0.98, "weight_decay": 0.1},
+    ),
+    Row("keras", "lamb", "lamb", {"learning_rate": 0.01, "eps": 1e-7}),
+    Row("keras", "lamb_matrix", "lamb", {"learning_rate": 0.01, "eps": 1e-7}),
+    Row(
+        "keras", "lamb_weight_decay", "lamb",
+        {"learning_rate": 0.01, "eps": 1e-7, "weight_decay": 0.1},
+        4.6e0, DECAY_BESIDE,
+    ),
+    Row("lion_pytorch", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": None}),
+    Row(
+        "lion_pytorch", "lion_betas", "lion",
+        {"learning_rate": 1e-3, "b1": 0.95, "b2": 0.98, "weight_decay": 0.1},
+    ),
+    Row("timm", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("pytorch_optimizer", "lion", "lion", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row("timm", "lamb", "lamb", {"learning_rate": 0.01, "weight_decay": 0.1}),
+    Row("timm", "lamb_matrix", "lamb", {"learning_rate": 0.01}),
+    Row(
+        "timm", "lamb_clipped", "lamb",
+        {"learning_rate": 0.01, "weight_decay": 0.01},
+        5.9e0, CLIPPED,
+    ),
+    Row("pytorch_optimizer", "lamb", "lamb", {"learning_rate": 0.01}, 1.2e0, BIAS_TWICE),
+    Row("pytorch_optimizer", "lamb_no_eps", "lamb", {"learning_rate": 0.01, "eps": 1e-30}),
+    Row("torch_optimizer", "lamb", "lamb", {"learning_rate": 0.01}, 8.8e-1, EPS_RAW),
+    Row("torch_optimizer", "lamb_no_eps", "lamb", {"learning_rate": 0.01, "eps": 1e-30}),
+    Row("timm", "adahessian", "adahessian", {"learning_rate": 0.1, "eps": 1e-8}),
+    Row(
+        "timm", "adahessian_kernel", "adahessian",
+        {"learning_rate": 0.1, "eps": 1e-8, "averaged_axes": {4: (2, 3)}},
+    ),
+    Row(
+        "pytorch_optimizer", "adahessian", "adahessian",
+        {"learning_rate": 0.1, "hessian_power": 0.5, "weight_decay": 0.1},
+    ),
+    Row(
+        "torch_optimizer", "adahessian", "adahessian",
+        {"learning_rate": 0.1, "hessian_power": 0.5},
+    ),
+    Row(
+        "torch_optimizer", "adahessian_kernel", "adahessian",
+        {"learning_rate": 0.1, "averaged_axes": {4: (2, 3)}},
+    ),
+    # Where only the decay moves a coordinate, they round p (1 - 1e-5) to 16 digits.
+    Row("optimi", "stable_adamw", "stable_adamw", {"learning_rate": 1e-3, "eps": 1e-6}, 1e-11),
+    Row(
+        "optimi", "stable_adamw_drop", "stable_adamw",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "eps": 1e-6, "weight_decay": 0.1},
+    ),
+    Row("optimi", "stable_adamw_matrix", "stable_adamw", {"learning_rate": 1e-3, "eps": 1e-6}),
+    Row("pytorch_optimizer", "stable_adamw", "stable_adamw", {"learning_rate": 1e-3}, 1e-11),
+    Row(
+        "pytorch_optimizer", "stable_adamw_matrix", "stable_adamw",
+        {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "weight_decay": 0.2},
     ),
 ]
 # fmt: on

@@ -17,6 +17,7 @@ from .adabelief import adabelief
 from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
+from .adahessian import adahessian
 from .adam import adam, nadam
 from .adam_atan2 import adam_atan2
 from .adamax import adamax
@@ -31,6 +32,7 @@ from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .stable_adamw import stable_adamw
 from .yogi import yogi
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "adabound",
     "adadelta",
     "adagrad",
+    "adahessian",
     "adam",
     "adam_atan2",
     "adamax",
@@ -54,5 +57,6 @@ __all__ = [
     "radam",
     "rmsprop",
     "sgd",
+    "stable_adamw",
     "yogi",
 ]
