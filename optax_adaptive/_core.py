@@ -135,6 +135,12 @@ def zeros_like(params: Any) -> Any:
     return full_like(params, 0.0)
 
 
+def zero_scalars(params: Any) -> Any:
+    """One 0 per parameter, shape (), in the dtype of its state."""
+    states = jax.eval_shape(zeros_like, params)
+    return jax.tree.map(lambda x: jnp.zeros((), x.dtype), states)
+
+
 def zero_count() -> jax.Array:
     """The count of steps before the first one: int32, shape ()."""
     return jnp.zeros((), jnp.int32)

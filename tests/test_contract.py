@@ -20,8 +20,8 @@ from runs import enable_x64
 import optax_adaptive as oa
 
 # By their definition: the largest gradient counts for ever; steps follow the size of gradients.
-NEVER_FORGET = {"adagrad", "amsgrad", "amsbound"}
-FOLLOW_SIZE = {"sgd", "adabound", "amsbound"}
+NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam"}
+FOLLOW_SIZE = {"sgd", "adabound", "amsbound", "padam", "swats"}
 SIGNS = {"lion"}
 
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
@@ -59,7 +59,7 @@ def steps(tx, params, count=3, update=None):
 def moving(case, **overrides):
     """An optimizer whose means forget within a few dozen steps."""
     names = inspect.signature(getattr(oa, case.name)).parameters
-    fast = {"b1": 0.5, "b2": 0.8, "rho": 0.8, "decay": 0.8}
+    fast = {"b1": 0.5, "b2": 0.8, "b3": 0.8, "rho": 0.8, "decay": 0.8}
     fast |= {"momentum": 0.5} if "momentum" in case.kwargs else {}
     return case.make(**{k: v for k, v in fast.items() if k in names} | overrides)
 
@@ -225,7 +225,7 @@ def test_bad_hyperparameters_are_refused(case):
                 case.make(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["b1", "b2", "rho", "decay", "momentum", "gamma"])
+@pytest.mark.parametrize("name", ["b1", "b2", "b3", "rho", "decay", "momentum", "gamma"])
 def test_shares_are_below_one(name):
     for case in PLAIN:
         if name in inspect.signature(getattr(oa, case.name)).parameters:

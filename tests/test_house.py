@@ -28,6 +28,7 @@ DIRECTIONS = {"adamw": "adam", "nadamw": "nadam", "adamaxw": "adamax"}
 VOCABULARY = {
     *("count", "mu", "nu", "nu_max", "delta", "sum_sq", "trace", "variance"),
     *("nu_row", "nu_col"),
+    *("rate", "last_grads", "sgd_rate", "switched"),
 }
 # Which files may import which.
 LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]

@@ -102,6 +102,37 @@ ADABOUND = {
     "amsbound": ("AdaBound", {"amsbound": True}),
 }
 
+ADAMOD_C = {
+    "adamod": ("AdaMod", {}),
+    "adamod_beta3": ("AdaMod", {"beta3": 0.9, "weight_decay": 0.1}),
+    "adamod_drop": ("AdaMod", {"beta3": 0.9}),
+}
+
+ADAMP_C = {
+    "adamp": ("AdamP", {}, (6, 4)),
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "nesterov": True}, (4, 6)),
+    "adamp_3d": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "wd_ratio": 0.5}, (4, 3, 3)),
+}
+
+TIMM_C = {
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1}, (4, 6)),
+}
+
+TORCH_OPTIMIZER_C = {
+    "diffgrad": ("DiffGrad", {}),
+    "swats": ("SWATS", {}),
+}
+
+PYTORCH_OPTIMIZER_C = {
+    "adamod": ("AdaMod", {}),
+    "diffgrad": ("DiffGrad", {}),
+    "diffgrad_no_b2": ("DiffGrad", {"betas": (0.9, 0.0), "eps": 0.01}),
+    "padam": ("PAdam", {}),
+    "padam_growing": ("PAdam", {"betas": (0.9, 0.9999999), "partial": 0.125}),
+    "swats_switch": ("SWATS", {"eps": 0.2}),
+    "swats_switch_matrix": ("SWATS", {"eps": 0.5}, (6, 4)),
+}
+
 
 class Package(NamedTuple):
     """A package of torch optimizers, and the cases to run with it."""
@@ -115,6 +146,15 @@ class Package(NamedTuple):
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
+    "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD_C),
+    "adamp": Package("adamp", "adamp", "MIT", ADAMP_C),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_C),
+    "torch_optimizer": Package(
+        "torch_optimizer", "torch_optimizer", "Apache-2.0", TORCH_OPTIMIZER_C
+    ),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_C
+    ),
 }
 
 

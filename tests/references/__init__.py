@@ -18,12 +18,17 @@ from .adadelta import adadelta
 from .adagrad import adagrad
 from .adam import adam, nadam
 from .adamax import adamax
+from .adamod import adamod
+from .adamp import adamp
 from .amsgrad import amsgrad
+from .diffgrad import diffgrad
 from .lamb import lamb
 from .lion import lion
+from .padam import padam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .swats import swats
 
 __all__ = [
     "adabound",
@@ -31,12 +36,17 @@ __all__ = [
     "adagrad",
     "adam",
     "adamax",
+    "adamod",
+    "adamp",
     "amsbound",
     "amsgrad",
+    "diffgrad",
     "lamb",
     "lion",
     "nadam",
+    "padam",
     "radam",
     "rmsprop",
     "sgd",
+    "swats",
 ]
