@@ -135,10 +135,19 @@ def zeros_like(params: Any) -> Any:
     return full_like(params, 0.0)
 
 
-def zero_scalars(params: Any) -> Any:
-    """One 0 per parameter, shape (), in the dtype of its state."""
-    states = jax.eval_shape(zeros_like, params)
-    return jax.tree.map(lambda x: jnp.zeros((), x.dtype), states)
+def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
+    """Zeros in the shapes that `reduce`, a function of an array, makes of each parameter.
+
+    It may return a list: several arrays per parameter. Nothing is computed: with parameters of any
+    size only the zeros are allocated.
+    """
+
+    def leaf(x: Any) -> Any:
+        x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+        reduced = jax.eval_shape(lambda x: reduce(_widen(x)), x)
+        return jax.tree.map(lambda r: jnp.zeros_like(r, dtype=r.dtype), reduced)
+
+    return jax.tree.map(leaf, params)
 
 
 def zero_count() -> jax.Array:
@@ -279,4 +288,6 @@ def _narrow(update: jax.Array, grad: Any) -> jax.Array:
 
 
 def _cast(x: Any, dtype: Any) -> jax.Array:
-    return x if x.dtype == dtype else jnp.asarray(x, dtype)
+    """x in this dtype, and not weakly: state made of it would compile a second time."""
+    strong = x.dtype == dtype and not getattr(x, "weak_type", False)
+    return x if strong else jnp.asarray(x, dtype)

@@ -4,7 +4,6 @@ Heo, Chun, Oh, Han, Yun, Kim, Uh and Ha, "AdamP: Slowing Down the Slowdown for M
 on Scale-invariant Weights", ICLR 2021, algorithm 2. https://arxiv.org/abs/2006.08217
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax

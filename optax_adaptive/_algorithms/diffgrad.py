@@ -63,8 +63,7 @@ def diffgrad(
 
     Departures: as the authors' code of today (`diffGrad_v2.py` of shivram1987/diffGrad), except
     that its weight decay is added to the gradient; the code of the paper compared each gradient
-    with itself, and its friction was always 1/2. The paper adds eps to the corrected root. It is
-    another optimizer in `pytorch_optimizer`, which does not correct nu.
+    with itself, and its friction was always 1/2. The paper adds eps to the corrected root.
     """
     return descend(scale_by_diffgrad(b1=b1, b2=b2, eps=eps), learning_rate, weight_decay, mask)
 

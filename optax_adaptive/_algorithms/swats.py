@@ -16,8 +16,8 @@ from optax_adaptive._core import (
     map_leaves,
     transformation,
     zero_count,
-    zero_scalars,
     zeros_like,
+    zeros_of,
 )
 from optax_adaptive._numerics import bias, increment, squarable
 
@@ -99,7 +99,7 @@ def scale_by_swats(
     def init(params):
         switched = map_leaves(lambda _: zero_count(), params)
         means = zeros_like(params), zeros_like(params)
-        return SwatsState(zero_count(), *means, zero_scalars(params), switched)
+        return SwatsState(zero_count(), *means, zeros_of(jnp.sum, params), switched)
 
     def update(grads, state):
         t = increment(state.count)

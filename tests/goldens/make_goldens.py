@@ -126,11 +126,11 @@ TORCH_OPTIMIZER_C = {
 PYTORCH_OPTIMIZER_C = {
     "adamod": ("AdaMod", {}),
     "diffgrad": ("DiffGrad", {}),
-    "diffgrad_no_b2": ("DiffGrad", {"betas": (0.9, 0.0), "eps": 0.01}),
+    "diffgrad_eps": ("DiffGrad", {"eps": 0.01}),
     "padam": ("PAdam", {}),
     "padam_growing": ("PAdam", {"betas": (0.9, 0.9999999), "partial": 0.125}),
     "swats_switch": ("SWATS", {"eps": 0.2}),
-    "swats_switch_matrix": ("SWATS", {"eps": 0.5}, (6, 4)),
+    "swats_switch_matrix": ("SWATS", {"eps": 0.2, "betas": (0.9, 0.99)}, (6, 4)),
 }
 
 

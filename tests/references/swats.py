@@ -26,7 +26,8 @@ def swats(
     m = np.zeros_like(x)
     a = np.zeros_like(x)
     average = 0.0
-    phase = "Adam"
+    v = np.zeros_like(x)
+    phase, found = "Adam", 0.0
     for step, g in enumerate(gradients):
         alpha = learning_rate(step) if callable(learning_rate) else learning_rate
         k = step + 1
@@ -46,7 +47,5 @@ def swats(
             average = b2 * average + (1 - b2) * gamma
             corrected = average / (1 - b2**k)
             if k > 1 and corrected > 0 and abs(corrected - gamma) <= tolerance * abs(gamma):
-                phase = "SGD"
-                v = np.zeros_like(x)
-                found = corrected
+                phase, found = "SGD", corrected
         yield x
