@@ -332,3 +332,13 @@ def test_swats_at_a_right_angle_finds_no_rate():
     _, after = tx.update(jnp.zeros(2), state)
     chex.assert_trees_all_equal(after.sgd_rate, state.sgd_rate)
     assert after.switched == 0
+
+
+def test_swats_does_not_switch_to_ascent():
+    """Where momentum runs uphill the rate found is negative, and the mean may follow it."""
+    tx = oa.scale_by_swats(b2=0.1, tolerance=0.5)
+    state = tx.init(jnp.zeros(1))
+    for g in (1.0, -0.5):
+        _, state = tx.update(jnp.array([g]), state)
+    assert state.sgd_rate < 0
+    assert state.switched == 0

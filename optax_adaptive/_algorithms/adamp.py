@@ -87,7 +87,8 @@ def adamp(
         ValueError: If an argument is outside its domain, or `update` is not given the parameters.
 
     Departures: with `outputs_last=False` as the authors' code (`adamp` on PyPI), which knows the
-    layout of torch only. The paper gives one view of the weights at a time, the code tries both.
+    layout of torch only. The algorithm of the paper is for one vector of weights; to try the
+    neurons first and then the leaf is the code's.
     """
     direction = scale_by_adamp(
         b1=b1,
@@ -129,8 +130,9 @@ def scale_by_adamp(
         t = increment(state.count)
         c1, c2 = bias(b1, t), bias(b2, t)
 
-        def radial(pp, gp, gg, pu, size):
+        def radial(products, size):
             """Whether the loss ignores lengths, and which multiple of p is in u."""
+            pp, gp, gg, pu = products
             lengths = jnp.maximum(jnp.sqrt(pp), eps) * jnp.maximum(jnp.sqrt(gg), eps)
             cosine = jnp.max(jnp.abs(gp / lengths), initial=0)
             return cosine < delta / max(1, size) ** 0.5, pu / (jnp.sqrt(pp) + eps) ** 2
@@ -147,8 +149,8 @@ def scale_by_adamp(
             pairs = (p, p), (g, p), (g, g), (p, u)
             of_neurons = [jnp.sum(x * y, axes, keepdims=True) for x, y in pairs]
             of_leaf = [jnp.sum(x) for x in of_neurons]
-            neurons_free, by_neuron = radial(*of_neurons, p.size / max(1, of_neurons[0].size))
-            leaf_free, by_leaf = radial(*of_leaf, p.size)
+            neurons_free, by_neuron = radial(of_neurons, p.size / max(1, of_neurons[0].size))
+            leaf_free, by_leaf = radial(of_leaf, p.size)
             u = u - p * jnp.where(neurons_free, by_neuron, jnp.where(leaf_free, by_leaf, 0))
             return u, mu, nu, jnp.where(neurons_free | leaf_free, wd_ratio, 1)
 
