@@ -135,7 +135,8 @@ def scale_by_adamp(
             pp, gp, gg, pu = products
             lengths = jnp.maximum(jnp.sqrt(pp), eps) * jnp.maximum(jnp.sqrt(gg), eps)
             cosine = jnp.max(jnp.abs(gp / lengths), initial=0)
-            return cosine < delta / max(1, size) ** 0.5, pu / (jnp.sqrt(pp) + eps) ** 2
+            length = jnp.sqrt(pp) + eps
+            return cosine < delta / max(1, size) ** 0.5, pu / length / length  # not 0 by eps²
 
         def leaf(g, mu, nu, p):
             g, flaw = squarable(g)
