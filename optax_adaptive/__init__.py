@@ -32,6 +32,12 @@ from optax_adaptive._algorithms.adamax import AdamaxState as AdamaxState
 from optax_adaptive._algorithms.adamax import adamax as adamax
 from optax_adaptive._algorithms.adamax import adamaxw as adamaxw
 from optax_adaptive._algorithms.adamax import scale_by_adamax as scale_by_adamax
+from optax_adaptive._algorithms.adamod import AdamodState as AdamodState
+from optax_adaptive._algorithms.adamod import adamod as adamod
+from optax_adaptive._algorithms.adamod import scale_by_adamod as scale_by_adamod
+from optax_adaptive._algorithms.adamp import AdampState as AdampState
+from optax_adaptive._algorithms.adamp import adamp as adamp
+from optax_adaptive._algorithms.adamp import scale_by_adamp as scale_by_adamp
 from optax_adaptive._algorithms.adan import AdanState as AdanState
 from optax_adaptive._algorithms.adan import adan as adan
 from optax_adaptive._algorithms.adan import scale_by_adan as scale_by_adan
@@ -44,6 +50,9 @@ from optax_adaptive._algorithms.adopt import scale_by_adopt as scale_by_adopt
 from optax_adaptive._algorithms.amsgrad import AmsgradState as AmsgradState
 from optax_adaptive._algorithms.amsgrad import amsgrad as amsgrad
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
+from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
+from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad
 from optax_adaptive._algorithms.lamb import LambState as LambState
 from optax_adaptive._algorithms.lamb import lamb as lamb
 from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb
@@ -53,6 +62,9 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.padam import PadamState as PadamState
+from optax_adaptive._algorithms.padam import padam as padam
+from optax_adaptive._algorithms.padam import scale_by_padam as scale_by_padam
 from optax_adaptive._algorithms.qhadam import QhadamState as QhadamState
 from optax_adaptive._algorithms.qhadam import qhadam as qhadam
 from optax_adaptive._algorithms.qhadam import scale_by_qhadam as scale_by_qhadam
@@ -71,6 +83,9 @@ from optax_adaptive._algorithms.sgd import sgd as sgd
 from optax_adaptive._algorithms.stable_adamw import StableAdamwState as StableAdamwState
 from optax_adaptive._algorithms.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw
 from optax_adaptive._algorithms.stable_adamw import stable_adamw as stable_adamw
+from optax_adaptive._algorithms.swats import SwatsState as SwatsState
+from optax_adaptive._algorithms.swats import scale_by_swats as scale_by_swats
+from optax_adaptive._algorithms.swats import swats as swats
 from optax_adaptive._algorithms.yogi import YogiState as YogiState
 from optax_adaptive._algorithms.yogi import scale_by_yogi as scale_by_yogi
 from optax_adaptive._algorithms.yogi import yogi as yogi

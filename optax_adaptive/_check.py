@@ -66,6 +66,7 @@ def _domain(domain: str, holds: Callable[[float], bool]) -> Callable[..., None]:
 decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
 share = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
+up_to_half = _domain("a number in [0, 1/2]", lambda x: 0 <= x <= 0.5)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 weight = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)

@@ -19,7 +19,7 @@ from optax_adaptive import _check
 from optax_adaptive._numerics import increment
 
 # Arguments of `update` that are trees like the gradients, and what to call a leaf of one.
-_LIKE_GRADIENTS = {"parameter": "params", "Hessian diagonal": "hessian_diagonal"}
+_LIKE_GRADIENTS = {"params": "parameter", "hessian_diagonal": "Hessian diagonal"}
 
 
 def transformation(
@@ -50,17 +50,16 @@ def transformation(
         extra["params"] = params
         _check.given(name, {argument: extra.get(argument) for argument in required})
         try:
-            for what, argument in _LIKE_GRADIENTS.items():
-                extra[argument] = _with_gradient(updates, extra.get(argument))
-                if extra[argument] is not None:
-                    _check.same_shapes("gradient", updates, what, extra[argument])
+            trees = [k for k in _LIKE_GRADIENTS if extra.get(k) is not None]
+            for k in trees:
+                extra[k] = _with_gradient(updates, extra[k])
+                _check.same_shapes("gradient", updates, _LIKE_GRADIENTS[k], extra[k])
             _check.trainable(updates, extra["params"])
             if not jax.tree.leaves(updates):
                 return updates, state
             grads = jax.tree.map(_widen, updates)
             extra.setdefault("given_params", extra["params"])  # an outer one was given them
-            for argument in _LIKE_GRADIENTS.values():
-                extra[argument] = jax.tree.map(_widen, extra[argument])
+            extra |= {k: jax.tree.map(_widen, extra[k]) for k in trees}
             extra = {k: v for k, v in extra.items() if takes_all or k in takes}
             with jax.named_scope(scope):
                 directions, new_state = update(grads, state, **extra)
@@ -133,6 +132,21 @@ def full_like(params: Any, value: Any) -> Any:
 def zeros_like(params: Any) -> Any:
     """`full_like` of zeros."""
     return full_like(params, 0.0)
+
+
+def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
+    """Zeros in the shapes that `reduce`, a function of an array, makes of each parameter.
+
+    It may return a list: several arrays per parameter. Nothing is computed: with parameters of any
+    size only the zeros are allocated.
+    """
+
+    def leaf(x: Any) -> Any:
+        x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
+        reduced = jax.eval_shape(lambda x: reduce(_widen(x)), x)
+        return jax.tree.map(lambda r: jnp.zeros_like(r, dtype=r.dtype), reduced)
+
+    return jax.tree.map(leaf, params)
 
 
 def zero_count() -> jax.Array:
@@ -217,8 +231,6 @@ def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: A
 
 def _with_gradient(updates: Any, params: Any) -> Any:
     """The parameters without those whose gradient is None, as Equinox's filters make it."""
-    if params is None:
-        return None
 
     def leaf(g: Any, p: Any) -> Any:
         return None if g is None else p
@@ -273,4 +285,6 @@ def _narrow(update: jax.Array, grad: Any) -> jax.Array:
 
 
 def _cast(x: Any, dtype: Any) -> jax.Array:
-    return x if x.dtype == dtype else jnp.asarray(x, dtype)
+    """x in this dtype, and not weakly: state made of it would compile a second time."""
+    strong = x.dtype == dtype and not getattr(x, "weak_type", False)
+    return x if strong else jnp.asarray(x, dtype)

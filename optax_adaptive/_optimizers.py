@@ -15,18 +15,23 @@ from optax_adaptive._algorithms.adahessian import adahessian
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
+from optax_adaptive._algorithms.adamod import adamod
+from optax_adaptive._algorithms.adamp import adamp
 from optax_adaptive._algorithms.adan import adan
 from optax_adaptive._algorithms.ademamix import ademamix
 from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
+from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.padam import padam
 from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
 from optax_adaptive._algorithms.stable_adamw import stable_adamw
+from optax_adaptive._algorithms.swats import swats
 from optax_adaptive._algorithms.yogi import yogi
 
 
@@ -202,6 +207,45 @@ _RECORDS = (
         state_words=2,
         elementwise=False,
         needs=("params",),
+    ),
+    Optimizer(
+        adamod,
+        "An Adaptive and Momental Bound Method for Stochastic Learning",
+        2019,
+        _ARXIV + "1910.12249",
+        state_words=3,
+    ),
+    Optimizer(
+        diffgrad,
+        "diffGrad: An Optimization Method for Convolutional Neural Networks",
+        2020,
+        _ARXIV + "1909.11015",
+        state_words=3,
+    ),
+    Optimizer(
+        padam,
+        "Closing the Generalization Gap of Adaptive Gradient Methods in Training Deep Neural "
+        "Networks",
+        2020,
+        _ARXIV + "1806.06763",
+        state_words=3,
+    ),
+    Optimizer(
+        adamp,
+        "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights",
+        2021,
+        _ARXIV + "2006.08217",
+        state_words=2,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        swats,
+        "Improving Generalization Performance by Switching from Adam to SGD",
+        2017,
+        _ARXIV + "1712.07628",
+        state_words=2,
+        elementwise=False,
     ),
 )
 

@@ -222,6 +222,39 @@ CASES = [
         same_in_optax=False,
         shapes=((8,), (6, 4)),
     ),
+    Case("adamod", same_in_optax=False),
+    Case("adamod", {"b1": 0.8, "b2": 0.99, "b3": 0.9, "eps": 1e-3}, same_in_optax=False),
+    # The last gradient is read in the step that overwrites it: XLA copies it.
+    Case("diffgrad", same_in_optax=False, temporaries=1.01),
+    Case("diffgrad", {"b1": 0.8, "b2": 0.99, "eps": 1e-3}, same_in_optax=False, temporaries=1.01),
+    Case("padam", same_in_optax=False, learning_rate=0.1),
+    Case("padam", {"b1": 0.8, "b2": 0.9, "partial": 0.4, "eps": 1e-3}, same_in_optax=False),
+    # XLA stores the products p p and p u of the sums over a neuron, and u: three arrays.
+    Case("adamp", same_in_optax=False, shapes=((8,), (6, 4), (3, 4, 5)), temporaries=3.01),
+    Case(
+        "adamp",
+        {"b1": 0.8, "b2": 0.99, "eps": 1e-3, "delta": 1.5, "nesterov": True},
+        same_in_optax=False,
+        shapes=((8,), (6, 4), (3, 4, 5)),
+        temporaries=3.01,
+    ),
+    Case(
+        "adamp",
+        {"delta": 1.5, "wd_ratio": 0.5, "outputs_last": False, "weight_decay": 0.1},
+        same_in_optax=False,
+        shapes=((6, 4), (3, 4, 5)),
+        temporaries=3.01,
+    ),
+    # The direction is needed for the sums over the leaf and for the step.
+    Case("swats", same_in_optax=False, shapes=((8,), (6, 4)), temporaries=1.01),
+    Case("swats", {"tolerance": 0.1}, same_in_optax=False, shapes=((8,), (6, 4)), temporaries=1.01),
+    Case(
+        "swats",
+        {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "tolerance": 0.3},
+        same_in_optax=False,
+        shapes=((8,), (6, 4)),
+        temporaries=1.01,
+    ),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

@@ -20,9 +20,9 @@ from runs import enable_x64
 import optax_adaptive as oa
 
 # By their definition: the largest gradient counts for ever; steps follow the size of gradients.
-NEVER_FORGET = {"adagrad", "amsgrad", "amsbound"}
+NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam"}
 NEVER_FORGET |= {"yogi"}  # nu falls by (1 - b2) g² a step: from 1e30 that is for ever
-FOLLOW_SIZE = {"sgd", "adabound", "amsbound"}
+FOLLOW_SIZE = {"sgd", "adabound", "amsbound", "padam", "swats"}
 SIGNS = {"lion"}
 
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)

@@ -261,29 +261,58 @@ OPTIMI_E = {
     "stable_adamw_matrix": ("StableAdamW", {"lr": 1e-3}, (6, 4)),
 }
 
+ADAMOD_C = {
+    "adamod": ("AdaMod", {}),
+    "adamod_beta3": ("AdaMod", {"beta3": 0.9, "weight_decay": 0.1}),
+    "adamod_drop": ("AdaMod", {"beta3": 0.9}),
+}
+ADAMP_C = {
+    "adamp": ("AdamP", {}, (6, 4)),
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "nesterov": True}, (4, 6)),
+    "adamp_3d": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "wd_ratio": 0.5}, (4, 3, 3)),
+}
+TIMM_C = {
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1}, (4, 6)),
+}
+TORCH_OPTIMIZER_C = {
+    "diffgrad": ("DiffGrad", {}),
+    "swats": ("SWATS", {}),
+}
+PYTORCH_OPTIMIZER_C = {
+    "adamod": ("AdaMod", {}),
+    "diffgrad": ("DiffGrad", {}),
+    "diffgrad_eps": ("DiffGrad", {"eps": 0.01}),
+    "padam": ("PAdam", {}),
+    "padam_growing": ("PAdam", {"betas": (0.9, 0.9999999), "partial": 0.125}),
+    "swats_switch": ("SWATS", {"eps": 0.2}),
+    "swats_switch_matrix": ("SWATS", {"eps": 0.2, "betas": (0.9, 0.99)}, (6, 4)),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E | TIMM_C),
     "adabelief_pytorch": Package(
         "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
     ),
     "adan_pytorch": Package("adan_pytorch", "adan-pytorch", "MIT", ADAN_PYTORCH),
-    "torch_optimizer": Package(
-        "torch_optimizer",
-        "torch-optimizer",
-        "Apache-2.0",
-        TORCH_OPTIMIZER_A | TORCH_OPTIMIZER_B | TORCH_OPTIMIZER_E,
-    ),
     "qhoptim": Package("qhoptim.pyt", "qhoptim", "MIT", QHOPTIM),
     "adam_atan2_pytorch": Package(
         "adam_atan2_pytorch", "adam_atan2_pytorch", "MIT", ADAM_ATAN2_PYTORCH
     ),
     "lion_pytorch": Package("lion_pytorch", "lion-pytorch", "MIT", LION_PYTORCH_E),
     "pytorch_optimizer": Package(
-        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_E
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "Apache-2.0",
+        PYTORCH_OPTIMIZER_E | PYTORCH_OPTIMIZER_C,
     ),
     "optimi": Package("optimi", "torch-optimi", "MIT", OPTIMI_E),
+    "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD_C),
+    "adamp": Package("adamp", "adamp", "MIT", ADAMP_C),
+    "torch_optimizer": Package(
+        "torch_optimizer", "torch_optimizer", "Apache-2.0", TORCH_OPTIMIZER_C
+    ),
 }
 
 

@@ -101,6 +101,10 @@ BIAS_TWICE = "its rate is divided by 1 - b1^t, though this bias has cancelled in
 CLIPPED = "the gradients are clipped to a norm of 1"
 DECAY_BESIDE = "the decay is beside the direction, ours in it"
 
+TWO_RATES = "the mean of rates holds the learning rate and lags behind its schedule, ours does not"
+EPS_TWICE = "1e-15 is added under the root, too"
+NO_MAX = "nu itself, ours and the authors' the largest so far"
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -393,6 +397,66 @@ ROWS = [
     Row(
         "pytorch_optimizer", "stable_adamw_matrix", "stable_adamw",
         {"learning_rate": 1e-3, "b1": 0.8, "b2": 0.9, "weight_decay": 0.2},
+    ),
+    Row("adamod", "adamod", "adamod", {"learning_rate": 1e-3}),
+    Row(
+        "adamod", "adamod_beta3", "adamod",
+        {"learning_rate": 1e-3, "b3": 0.9, "weight_decay": 0.1},
+    ),
+    Row("adamod", "adamod_drop", "adamod", {"learning_rate": 1e-3, "b3": 0.9}, 2.5e-3, TWO_RATES),
+    Row("pytorch_optimizer", "adamod", "adamod", {"learning_rate": 1e-3, "b2": 0.99, "b3": 0.9999}),
+    Row("torch_optimizer", "diffgrad", "diffgrad", {"learning_rate": 1e-3}),
+    Row("pytorch_optimizer", "diffgrad", "diffgrad", {"learning_rate": 1e-3}, 3e-3, EPS_TWICE),
+    Row(
+        "pytorch_optimizer", "diffgrad_eps", "diffgrad",
+        {"learning_rate": 1e-3, "eps": 0.01},
+        7e-8, EPS_TWICE,
+    ),
+    Row(
+        "keras", "adam_amsgrad", "padam",
+        {"learning_rate": 1e-3, "partial": 0.5, "eps": 1e-7},
+    ),
+    Row(
+        "pytorch_optimizer", "padam", "padam", {"learning_rate": 0.1, "partial": 0.25},
+        1e-3, NO_MAX,
+    ),
+    Row(
+        "pytorch_optimizer", "padam_growing", "padam",
+        {"learning_rate": 0.1, "b2": 0.9999999},
+        2.5e-8, NO_MAX,
+    ),
+    Row("adamp", "adamp", "adamp", {"learning_rate": 1e-3, "outputs_last": False}),
+    Row(
+        "adamp", "adamp_delta", "adamp",
+        {
+            "learning_rate": 1e-3, "delta": 1.5, "weight_decay": 0.1, "nesterov": True,
+            "outputs_last": False,
+        },
+        1e-11,
+    ),
+    Row(
+        "adamp", "adamp_3d", "adamp",
+        {
+            "learning_rate": 1e-3, "delta": 1.5, "weight_decay": 0.1, "wd_ratio": 0.5,
+            "outputs_last": False,
+        },
+        1e-11,
+    ),
+    Row(
+        "timm", "adamp_delta", "adamp",
+        {"learning_rate": 1e-3, "delta": 1.5, "weight_decay": 0.1, "outputs_last": False},
+        1e-11,
+    ),
+    Row("torch_optimizer", "swats", "swats", {"learning_rate": 1e-3, "eps": 1e-3}),
+    Row(
+        "pytorch_optimizer", "swats_switch", "swats",
+        {"learning_rate": 1e-3, "eps": 0.2, "tolerance": 0.2},
+        1e-8, EPS_TWICE,
+    ),
+    Row(
+        "pytorch_optimizer", "swats_switch_matrix", "swats",
+        {"learning_rate": 1e-3, "b2": 0.99, "eps": 0.2, "tolerance": 0.2},
+        3e-11, EPS_TWICE,
     ),
 ]
 # fmt: on

@@ -21,18 +21,23 @@ from .adahessian import adahessian
 from .adam import adam, nadam
 from .adam_atan2 import adam_atan2
 from .adamax import adamax
+from .adamod import adamod
+from .adamp import adamp
 from .adan import adan
 from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
+from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .padam import padam
 from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
 from .stable_adamw import stable_adamw
+from .swats import swats
 from .yogi import yogi
 
 __all__ = [
@@ -44,19 +49,24 @@ __all__ = [
     "adam",
     "adam_atan2",
     "adamax",
+    "adamod",
+    "adamp",
     "adan",
     "ademamix",
     "adopt",
     "amsbound",
     "amsgrad",
+    "diffgrad",
     "lamb",
     "laprop",
     "lion",
     "nadam",
+    "padam",
     "qhadam",
     "radam",
     "rmsprop",
     "sgd",
     "stable_adamw",
+    "swats",
     "yogi",
 ]
