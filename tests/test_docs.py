@@ -1,10 +1,13 @@
 """Every ```python block of the README and of the pages runs as it stands, page by page."""
 
 import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
+
+import optax_adaptive as oa
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -33,3 +36,9 @@ def test_the_table_of_optimizers_is_that_of_the_package(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
     assert "\n".join(importlib.import_module("make_choosing").table()) in page
+
+
+def test_the_reference_has_every_public_name():
+    listed = re.findall(r"^::: optax_adaptive\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.M)
+    public = {n for n, x in vars(oa).items() if n[0] != "_" and not inspect.ismodule(x)}
+    assert sorted(listed) == sorted(public - {"optimizers"})  # a mapping: told in words
