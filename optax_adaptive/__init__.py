@@ -44,6 +44,12 @@ from optax_adaptive._algorithms.rmsprop import (
 from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsprop
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
+from optax_adaptive._algorithms.shampoo import ShampooState as ShampooState
+from optax_adaptive._algorithms.shampoo import scale_by_shampoo as scale_by_shampoo
+from optax_adaptive._algorithms.shampoo import shampoo as shampoo
+from optax_adaptive._algorithms.soap import SoapState as SoapState
+from optax_adaptive._algorithms.soap import scale_by_soap as scale_by_soap
+from optax_adaptive._algorithms.soap import soap as soap
 from optax_adaptive._core import DescentState as DescentState
 from optax_adaptive._core import descend as descend
 from optax_adaptive._momentum import TraceState as TraceState

@@ -66,6 +66,7 @@ decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
+whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x == math.floor(x))
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
 _scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf)
@@ -76,6 +77,17 @@ def scheduled(**hyperparameters: Any) -> None:
     for name, given in hyperparameters.items():
         if not callable(given):
             _scheduled(**{name: given})
+
+
+def static(**hyperparameter: Any) -> int:
+    """A whole number that decides shapes, so it must have a value."""
+    ((name, given),) = hyperparameter.items()
+    if isinstance(given, jax.core.Tracer):
+        raise ValueError(
+            f"{caller()}: {name} decides the shapes of arrays, so it cannot be traced "
+            f'(optax.inject_hyperparams needs static_args="{name}").'
+        )
+    return int(given)
 
 
 def flag(**hyperparameters: Any) -> None:

@@ -18,6 +18,8 @@ from optax_adaptive._algorithms.lion import lion
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.shampoo import shampoo
+from optax_adaptive._algorithms.soap import soap
 
 
 class Optimizer(NamedTuple):
@@ -117,6 +119,23 @@ _RECORDS = (
         2020,
         _ARXIV + "1904.00962",
         state_words=2,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        shampoo,
+        "Shampoo: Preconditioned Stochastic Tensor Optimization",
+        2018,
+        _ARXIV + "1802.09568",
+        state_words=5,
+        elementwise=False,
+    ),
+    Optimizer(
+        soap,
+        "SOAP: Improving and Stabilizing Shampoo using Adam",
+        2025,
+        _ARXIV + "2409.11321",
+        state_words=6,
         elementwise=False,
         needs=("params",),
     ),

@@ -28,9 +28,19 @@ DIRECTIONS = {"adamw": "adam", "nadamw": "nadam", "adamaxw": "adamax"}
 VOCABULARY = {
     *("count", "mu", "nu", "nu_max", "delta", "sum_sq", "trace", "variance"),
     *("nu_row", "nu_col"),
+    *("statistics", "roots", "bases"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]
+LAYERS = [
+    "_check",
+    "_numerics",
+    "_core",
+    "_momentum",
+    "_matrices",
+    "_algorithms",
+    "_wrappers",
+    "_optimizers",
+]
 
 
 def imports(path):

@@ -102,6 +102,33 @@ ADABOUND = {
     "amsbound": ("AdaBound", {"amsbound": True}),
 }
 
+PYTORCH_OPTIMIZER_F = {
+    "shampoo": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-4}, (4, 3)),
+    "shampoo_tensor": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-2}, (2, 3, 4)),
+    "soap": (
+        "SOAP",
+        {"lr": 3e-3, "weight_decay": 0.0, "precondition_frequency": 5},
+        (3, 3),
+    ),
+    "soap_tensor": (
+        "SOAP",
+        {
+            "lr": 3e-3,
+            "betas": (0.9, 0.95),
+            "weight_decay": 0.0,
+            "shampoo_beta": 0.9,
+            "normalize_gradient": True,
+        },
+        (2, 3, 4),
+    ),
+    "soap_adam": ("SOAP", {"lr": 3e-3, "weight_decay": 0.0}),
+}
+
+TORCH_OPTIMIZER_F = {
+    "shampoo": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2}, (4, 3)),
+    "shampoo_vector": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2, "update_freq": 3}, (5,)),
+}
+
 
 class Package(NamedTuple):
     """A package of torch optimizers, and the cases to run with it."""
@@ -115,6 +142,12 @@ class Package(NamedTuple):
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_F
+    ),
+    "torch_optimizer": Package(
+        "torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER_F
+    ),
 }
 
 

@@ -24,6 +24,8 @@ from .lion import lion
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .shampoo import shampoo
+from .soap import soap
 
 __all__ = [
     "adabound",
@@ -39,4 +41,6 @@ __all__ = [
     "radam",
     "rmsprop",
     "sgd",
+    "shampoo",
+    "soap",
 ]
