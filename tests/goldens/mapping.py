@@ -59,6 +59,8 @@ EPS_AFTER_MAX = "eps is added to the running maximum, ours to |g| before it"
 MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), ours is constant"
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
+FLOAT32_QR = "it factorises in float32 even when all else is float64"
+FED_BACK = "the statistics of an axis are of the gradient already multiplied along those before it"
 
 # fmt: off
 ROWS = [
@@ -161,5 +163,32 @@ ROWS = [
     Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
     Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
     Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
+
+    # Two ways to a root of a matrix of condition 1e9 round differently: 2e-12.
+    Row("pytorch_optimizer", "shampoo", "shampoo", {"learning_rate": 0.01}, 1e-11),
+    Row("pytorch_optimizer", "shampoo_tensor", "shampoo", {"learning_rate": 0.01, "eps": 1e-2}),
+    Row(
+        "pytorch_optimizer", "soap", "soap",
+        {"learning_rate": 3e-3, "weight_decay": 0.0, "precondition_frequency": 5},
+        6.0e-6, FLOAT32_QR,
+    ),
+    Row(
+        "pytorch_optimizer", "soap_tensor", "soap",
+        {
+            "learning_rate": 3e-3, "weight_decay": 0.0, "b1": 0.9, "shampoo_beta": 0.9,
+            "normalize_grads": True,
+        },
+        4.0e-5, FLOAT32_QR,
+    ),
+    Row("pytorch_optimizer", "soap_adam", "soap", {"learning_rate": 3e-3, "weight_decay": 0.0}),
+    Row(
+        "torch_optimizer", "shampoo", "shampoo",
+        {"learning_rate": 0.01, "eps": 1e-2, "alpha": 1.0},
+        1.2, FED_BACK,
+    ),
+    Row(
+        "torch_optimizer", "shampoo_vector", "shampoo",
+        {"learning_rate": 0.01, "eps": 1e-2, "alpha": 1.0, "precondition_frequency": 3},
+    ),
 ]
 # fmt: on
