@@ -77,13 +77,14 @@ def shampoo(
     Raises:
         ValueError: If an argument is outside its domain.
 
-    Departures: as the authors' code (tf.contrib.opt.ShampooOptimizer) with svd_interval=1; its last
-    release has eps = 0.1. With longer intervals that code multiplies by the identity until the
-    first root is due; here step 1 computes one. Its means have no bias correction. Eigenvalues
-    below rounding (the largest one's epsilon) count as that much. The momentum is in front of the
-    roots, as in the authors' code; torch_optimizer and pytorch_optimizer feed the last step back
-    into the gradient under that name. torch_optimizer takes the statistics of a gradient already
-    multiplied by the roots of the axes before, and alpha = 1.
+    Departures: as the paper, with the momentum and the diagonals of the authors' code
+    (tf.contrib.opt.ShampooOptimizer). Releases of that code differ: in one eps is 0.1, in another
+    every matrix is divided by its size. With svd_interval > 1 it multiplies by the identity until
+    the first root is due; here step 1 computes one. Its means have no bias correction. Eigenvalues
+    below rounding, the largest one times the epsilon of its dtype, count as that much.
+    pytorch_optimizer agrees without momentum; under that name it and torch_optimizer feed the last
+    step back into the gradient. torch_optimizer has alpha = 1, and takes the statistics of an axis
+    of the gradient already multiplied along those before it.
     """
     direction = scale_by_shampoo(
         momentum=momentum,
