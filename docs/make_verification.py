@@ -18,7 +18,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))
 
 import jax  # noqa: E402
 import optax  # noqa: E402
-from cases import CASES, factory, problem  # noqa: E402
+from cases import CASES, factory  # noqa: E402
 from certificates import CERTIFICATES  # noqa: E402
 from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
@@ -49,7 +49,7 @@ def against_papers() -> Iterator[Measured]:
     """Every row of tests/cases.py."""
     for case in CASES:
         for shape in case.shapes:
-            start, gradients = problem(shape)
+            start, gradients = case.problem(shape)
             rounded = gradients.astype("float32")
             double = trajectory(case.make(), start, gradients, "float64")
             single = trajectory(case.make(), start, rounded)

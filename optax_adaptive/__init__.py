@@ -80,6 +80,12 @@ from optax_adaptive._algorithms.rmsprop import (
 from optax_adaptive._algorithms.rmsprop import scale_by_rmsprop as scale_by_rmsprop
 from optax_adaptive._algorithms.sgd import scale_by_sgd as scale_by_sgd
 from optax_adaptive._algorithms.sgd import sgd as sgd
+from optax_adaptive._algorithms.shampoo import ShampooState as ShampooState
+from optax_adaptive._algorithms.shampoo import scale_by_shampoo as scale_by_shampoo
+from optax_adaptive._algorithms.shampoo import shampoo as shampoo
+from optax_adaptive._algorithms.soap import SoapState as SoapState
+from optax_adaptive._algorithms.soap import scale_by_soap as scale_by_soap
+from optax_adaptive._algorithms.soap import soap as soap
 from optax_adaptive._algorithms.stable_adamw import StableAdamwState as StableAdamwState
 from optax_adaptive._algorithms.stable_adamw import scale_by_stable_adamw as scale_by_stable_adamw
 from optax_adaptive._algorithms.stable_adamw import stable_adamw as stable_adamw

@@ -70,6 +70,7 @@ up_to_half = _domain("a number in [0, 1/2]", lambda x: 0 <= x <= 0.5)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 weight = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
+whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x % 1 == 0)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
 _scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf)
@@ -90,18 +91,22 @@ def scheduled_decay_rate(**hyperparameters: Any) -> None:
             _scheduled_decay_rate(**{name: given})
 
 
+def known(who: str, **hyperparameters: Any) -> list[int]:
+    """The values of numbers that shapes depend on, so that they cannot be traced."""
+    for name, value in hyperparameters.items():
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(
+                f"{who}: {name} must be known when the state is made, got a traced value "
+                f'(optax.inject_hyperparams under jit needs static_args="{name}").'
+            )
+    return [int(value) for value in hyperparameters.values()]
+
+
 def flag(**hyperparameters: Any) -> None:
     """Booleans: they choose a formula, so they cannot be traced."""
     for name, given in hyperparameters.items():
         if not isinstance(given, bool):
             raise ValueError(f"{caller()}: {name} must be True or False, got {given!r}.")
-
-
-def whole(**hyperparameters: Any) -> None:
-    """Counts of at least one: they choose a program, so they cannot be traced."""
-    for name, given in hyperparameters.items():
-        if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-            raise ValueError(f"{caller()}: {name} must be an integer >= 1, got {given!r}.")
 
 
 def wrapped(tx: Any) -> optax.GradientTransformationExtraArgs:

@@ -64,6 +64,7 @@ def hutchinson(
         ValueError: If `samples` or `has_aux` is outside its domain.
     """
     _check.whole(samples=samples)
+    (samples,) = _check.known("hutchinson", samples=samples)
     _check.flag(has_aux=has_aux)
 
     def value_grad_and_diagonal(key: Any, params: Any, /, *args: Any, **kwargs: Any):

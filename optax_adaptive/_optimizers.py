@@ -30,6 +30,8 @@ from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.shampoo import shampoo
+from optax_adaptive._algorithms.soap import soap
 from optax_adaptive._algorithms.stable_adamw import stable_adamw
 from optax_adaptive._algorithms.swats import swats
 from optax_adaptive._algorithms.yogi import yogi
@@ -246,6 +248,23 @@ _RECORDS = (
         _ARXIV + "1712.07628",
         state_words=2,
         elementwise=False,
+    ),
+    Optimizer(
+        shampoo,
+        "Shampoo: Preconditioned Stochastic Tensor Optimization",
+        2018,
+        _ARXIV + "1802.09568",
+        state_words=5,
+        elementwise=False,
+    ),
+    Optimizer(
+        soap,
+        "SOAP: Improving and Stabilizing Shampoo using Adam",
+        2025,
+        _ARXIV + "2409.11321",
+        state_words=6,
+        elementwise=False,
+        needs=("params",),
     ),
 )
 

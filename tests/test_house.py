@@ -31,10 +31,11 @@ VOCABULARY = {
     *("count", "mu", "nu", "nu_max", "delta", "sum_sq", "trace", "variance"),
     *("nu_row", "nu_col"),
     *("mu_diff", "mu_slow", "last_grads", "rate", "sgd_rate", "switched"),
+    *("statistics", "roots", "bases"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_algorithms", "_wrappers"]
-LAYERS += ["_optimizers"]
+LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_matrices", "_algorithms"]
+LAYERS += ["_wrappers", "_optimizers"]
 
 
 def imports(path):

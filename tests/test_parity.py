@@ -30,7 +30,7 @@ def problems(cases):
 @problems(CASES)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_paper(case, shape, dtype):
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
     gradients = gradients.astype(dtype)
     ours = trajectory(case.make(), start, gradients, dtype)
     paper = case.reference(start, gradients.astype("float64"))
@@ -40,7 +40,7 @@ def test_the_paper(case, shape, dtype):
 @problems(CASES)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_the_paper_with_gradients_in_16_bits(case, shape, dtype):
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
     gradients = np.asarray(jnp.asarray(gradients, dtype), "float64")
     paths = trajectory(case.make(), start, gradients, dtype), case.reference(start, gradients)
     ours, paper = (np.diff(path, axis=0, prepend=start[None]) for path in paths)
@@ -55,7 +55,7 @@ def test_the_paper_with_gradients_in_16_bits(case, shape, dtype):
 
 @problems(CASES)
 def test_a_schedule(case, shape):
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
 
     def schedule(step):
         return case.learning_rate / (1 + 0.1 * step)
@@ -67,7 +67,7 @@ def test_a_schedule(case, shape):
 
 @problems(CASES)
 def test_weight_decay(case, shape):
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
     decayed = case._replace(kwargs={**case.kwargs, "weight_decay": 0.3}, reference_kwargs={})
     ours = trajectory(decayed.make(), start, gradients, "float64")
     paper = decayed.reference(start, gradients)
@@ -77,7 +77,7 @@ def test_weight_decay(case, shape):
 
 @problems([c for c in CASES if c.same_in_optax])
 def test_optax(case, shape):
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
     ours = trajectory(case.make(), start, gradients, "float64")
     theirs = trajectory(case.make_optax(), start, gradients, "float64")
     assert deviation(ours, theirs, start) < case.float64
@@ -86,7 +86,7 @@ def test_optax(case, shape):
 @problems([c for c in CASES if c.same_in_optax])
 def test_optax_in_float32(case, shape):
     """As close as 1e-5, except where optax's own distance from the paper is all there is."""
-    start, gradients = problem(shape)
+    start, gradients = case.problem(shape)
     gradients = gradients.astype("float32")
     ours, theirs = (trajectory(tx, start, gradients) for tx in (case.make(), case.make_optax()))
     paper = case.reference(start, gradients.astype("float64"))

@@ -1,5 +1,7 @@
 """What is particular to one algorithm."""
 
+import gc
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from runs import deviation, enable_x64, trajectory
 
 import optax_adaptive as oa
+from optax_adaptive._matrices import next_basis, next_root
 
 START, GRADIENTS = problem()
 
@@ -101,6 +104,13 @@ def test_scale_by_adabound_in_units_of_the_rate():
 
 
 # --- properties --------------------------------------------------------------------------------
+
+# --- shampoo and soap --------------------------------------------------------------------------
+BY_MATRICES = {
+    "shampoo": {"precondition_frequency": 3},
+    "soap": {"precondition_frequency": 3, "weight_decay": None},
+}
+by_matrices = pytest.mark.parametrize("name", BY_MATRICES)
 
 NAMES = ["sgd", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "nadam", "adamax", "radam"]
 NAMES += ["adabound", "amsbound"]
@@ -782,3 +792,118 @@ def test_swats_does_not_switch_to_ascent():
         _, state = tx.update(jnp.array([g]), state)
     assert state.sgd_rate < 0
     assert state.switched == 0
+
+
+@by_matrices
+def test_steps_turn_with_the_coordinates(name):
+    """Rotated gradients make rotated steps: no coordinate is better than a mixture of them."""
+    rng = np.random.default_rng(0)
+    gradients = rng.normal(size=(20, 3, 3)) + 2 * np.eye(3)
+    left, right = (np.linalg.qr(rng.normal(size=(3, 3)))[0] for _ in range(2))
+
+    def apart(tx):
+        path = trajectory(tx, np.zeros((3, 3)), gradients, "float64")
+        turned = trajectory(tx, np.zeros((3, 3)), left @ gradients @ right, "float64")
+        return abs(left @ path @ right - turned).max() / abs(path).max()
+
+    assert apart(getattr(oa, name)(0.1, **BY_MATRICES[name])) < 1e-9
+    assert apart(oa.adam(0.1)) > 0.1
+
+
+@by_matrices
+def test_decompositions_are_made_when_due_and_not_between(name):
+    tx = getattr(oa, name)(0.1, **BY_MATRICES[name])
+    params = jax.random.normal(jax.random.key(0), (3, 4))
+    compiled = jax.jit(tx.update).lower(params, tx.init(params), params).compile()
+    entry = compiled.as_text().partition("ENTRY")[2]
+    assert entry.count("conditional(") == 2  # one for every axis
+    assert "syevd" in compiled.as_text()
+    assert "syevd" not in entry
+    assert "geqrf" not in entry
+
+    state, changed = tx.init(params), []
+    for seed in range(8):
+        grads = jax.random.normal(jax.random.key(seed), params.shape)
+        old, (_, state) = state.direction[-1], compiled(grads, state, params)
+        same = jax.tree.map(jnp.array_equal, old, state.direction[-1])
+        assert len(set(map(bool, jax.tree.leaves(same)))) == 1
+        changed.append(not jax.tree.leaves(same)[0])
+    assert [step for step, new in enumerate(changed) if new] == [0, 3, 6]
+
+
+@by_matrices
+def test_eager_steps_compile_once_and_keep_nothing(name):
+    params = jax.random.normal(jax.random.key(0), (3, 4))
+    tx = getattr(oa, name)(0.1, **BY_MATRICES[name])
+    state, alive, compiled = tx.init(params), [], []
+    for _ in range(12):
+        updates, state = tx.update(params, state, params)
+        del updates
+        gc.collect()
+        alive.append(len(jax.live_arrays()))
+        compiled.append(next_root._cache_size() + next_basis._cache_size())
+    assert alive[-1] == alive[2]
+    assert compiled[-1] == compiled[2]
+
+
+@by_matrices
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-15, 1.0, 1e15, 1e20, 1e30])
+def test_singular_and_extreme_matrices(name, size):
+    """Gradients of rank 0 and 1, of every size, then others: finite, and of the usual size."""
+    options = BY_MATRICES[name] | {"b2": 0.8}
+    options |= {"b1": 0.5} if name == "soap" else {"eps": 1e-8}
+    tx = getattr(oa, name)(1.0, **options)
+    state, update = tx.init(jnp.ones((3, 4))), jax.jit(tx.update)
+    for _ in range(5):
+        updates, state = update(jnp.full((3, 4), size), state)
+        chex.assert_tree_all_finite((updates, state))
+    for seed in range(300):
+        updates, state = update(jax.random.normal(jax.random.key(seed), (3, 4)), state)
+        chex.assert_tree_all_finite((updates, state))
+    assert 0.01 < jnp.sqrt(jnp.mean(updates**2)) < 10
+
+
+def test_the_first_step_of_soap_only_makes_the_bases():
+    tx = oa.scale_by_soap(eps=1e-4)
+    grads = {"w": jax.random.normal(jax.random.key(0), (3, 3)), "b": jnp.ones(3)}
+    updates, state = tx.update(grads, tx.init(grads))
+    assert not any(jnp.any(x) for x in jax.tree.leaves((updates, state.mu, state.nu)))
+    basis, expected = state.bases["w"][0], jnp.linalg.svd(grads["w"])[0]
+    np.testing.assert_allclose(abs(basis.T @ expected), np.eye(3)[::-1], atol=1e-5)
+    assert state.bases["b"] == [None]
+    updates, _ = tx.update(grads, state)
+    # The same gradient again: in the bases it is diagonal, and every singular value becomes 1.
+    np.testing.assert_allclose(jnp.linalg.svd(updates["w"])[1], 1, rtol=0.02)
+
+
+def test_the_first_step_of_shampoo_is_the_nearest_orthogonal_matrix():
+    gradient = jax.random.normal(jax.random.key(0), (4, 4))
+    tx = oa.scale_by_shampoo(eps=1e-12)
+    update, _ = tx.update(gradient, tx.init(gradient))
+    u, _, v = jnp.linalg.svd(gradient)
+    np.testing.assert_allclose(update, u @ v, atol=1e-4)
+
+
+def test_dimensions_that_merge():
+    tx = oa.scale_by_soap(merge_dims=True, max_precond_dim=600)
+    for shape, sizes in (
+        ((3, 3, 64, 128), [576, 128]),
+        ((700, 2, 3), [None, 6]),
+        ((2, 1, 5), [10]),
+        ((1, 1), [1]),
+        ((700, 0), [None, 0]),
+        ((4,), [None]),
+        ((), []),
+    ):
+        statistics = tx.init(jnp.zeros(shape)).statistics
+        assert [s if s is None else len(s) for s in statistics] == sizes
+        chex.assert_shape(tx.update(jnp.zeros(shape), tx.init(jnp.zeros(shape)))[0], shape)
+
+
+@by_matrices
+def test_a_traced_size_is_refused(name):
+    make = optax.inject_hyperparams(getattr(oa, name))
+    with pytest.raises(ValueError, match=r'decides the shapes.*static_args="max_precond_dim"'):
+        jax.jit(make(0.1).init)(jnp.ones((2, 2)))
+    static = optax.inject_hyperparams(getattr(oa, name), static_args="max_precond_dim")
+    jax.jit(static(0.1).init)(jnp.ones((2, 2)))

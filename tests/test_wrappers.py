@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from cases import PLAIN, problem
+from cases import PLAIN
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from references import wrappers as papers
@@ -63,7 +63,7 @@ every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
 @pytest.mark.parametrize("wrapper", BEFORE, ids=lambda w: w.id)
 def test_the_paper_before(case, wrapper):
     """Around an optimizer it is that optimizer on other gradients; and those are others."""
-    start, gradients = problem(case.shapes[0])
+    start, gradients = case.problem(case.shapes[0])
     changed = list(getattr(papers, wrapper.name)(gradients, **wrapper.kwargs))
     ours = trajectory(wrapper.around(case.make()), start, gradients, "float64")
     paper = case.reference(start, changed)
@@ -75,7 +75,7 @@ def test_the_paper_before(case, wrapper):
 @pytest.mark.parametrize("wrapper", BEHIND, ids=lambda w: w.id)
 def test_the_paper_behind(case, wrapper):
     """Around an optimizer it is that optimizer, its updates changed."""
-    start, gradients = problem(case.shapes[0])
+    start, gradients = case.problem(case.shapes[0])
     with enable_x64(True):
         tx = case.make()
         ours, params = wrapper.around(tx), jnp.asarray(start)

@@ -103,6 +103,7 @@ def grokfast_ma(
     """
     tx = _check.wrapped(tx)
     _check.whole(window=window)
+    (window,) = _check.known("grokfast_ma", window=window)
     _check.non_negative(lamb=lamb)
     _check.flag(warmup=warmup)
 

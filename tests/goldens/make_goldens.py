@@ -288,6 +288,32 @@ PYTORCH_OPTIMIZER_C = {
     "swats_switch_matrix": ("SWATS", {"eps": 0.2, "betas": (0.9, 0.99)}, (6, 4)),
 }
 
+PYTORCH_OPTIMIZER_F = {
+    "shampoo": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-4}, (4, 3)),
+    "shampoo_tensor": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-2}, (2, 3, 4)),
+    "soap": (
+        "SOAP",
+        {"lr": 3e-3, "weight_decay": 0.0, "precondition_frequency": 5},
+        (3, 3),
+    ),
+    "soap_tensor": (
+        "SOAP",
+        {
+            "lr": 3e-3,
+            "betas": (0.9, 0.95),
+            "weight_decay": 0.0,
+            "shampoo_beta": 0.9,
+            "normalize_gradient": True,
+        },
+        (2, 3, 4),
+    ),
+    "soap_adam": ("SOAP", {"lr": 3e-3, "weight_decay": 0.0}),
+}
+TORCH_OPTIMIZER_F = {
+    "shampoo": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2}, (4, 3)),
+    "shampoo_vector": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2, "update_freq": 3}, (5,)),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
@@ -301,17 +327,14 @@ PACKAGES = {
         "adam_atan2_pytorch", "adam_atan2_pytorch", "MIT", ADAM_ATAN2_PYTORCH
     ),
     "lion_pytorch": Package("lion_pytorch", "lion-pytorch", "MIT", LION_PYTORCH_E),
-    "pytorch_optimizer": Package(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "Apache-2.0",
-        PYTORCH_OPTIMIZER_E | PYTORCH_OPTIMIZER_C,
-    ),
     "optimi": Package("optimi", "torch-optimi", "MIT", OPTIMI_E),
     "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD_C),
     "adamp": Package("adamp", "adamp", "MIT", ADAMP_C),
     "torch_optimizer": Package(
-        "torch_optimizer", "torch_optimizer", "Apache-2.0", TORCH_OPTIMIZER_C
+        "torch_optimizer", "torch_optimizer", "Apache-2.0", TORCH_OPTIMIZER_C | TORCH_OPTIMIZER_F
+    ),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_F
     ),
 }
 

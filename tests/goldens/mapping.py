@@ -105,6 +105,9 @@ TWO_RATES = "the mean of rates holds the learning rate and lags behind its sched
 EPS_TWICE = "1e-15 is added under the root, too"
 NO_MAX = "nu itself, ours and the authors' the largest so far"
 
+FLOAT32_QR = "it factorises in float32 even when all else is float64"
+FED_BACK = "the statistics of an axis are of the gradient already multiplied along those before it"
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -457,6 +460,32 @@ ROWS = [
         "pytorch_optimizer", "swats_switch_matrix", "swats",
         {"learning_rate": 1e-3, "b2": 0.99, "eps": 0.2, "tolerance": 0.2},
         3e-11, EPS_TWICE,
+    ),
+    # Two ways to a root of a matrix of condition 1e9 round differently: 2e-12.
+    Row("pytorch_optimizer", "shampoo", "shampoo", {"learning_rate": 0.01}, 1e-11),
+    Row("pytorch_optimizer", "shampoo_tensor", "shampoo", {"learning_rate": 0.01, "eps": 1e-2}),
+    Row(
+        "pytorch_optimizer", "soap", "soap",
+        {"learning_rate": 3e-3, "weight_decay": 0.0, "precondition_frequency": 5},
+        6.0e-6, FLOAT32_QR,
+    ),
+    Row(
+        "pytorch_optimizer", "soap_tensor", "soap",
+        {
+            "learning_rate": 3e-3, "weight_decay": 0.0, "b1": 0.9, "shampoo_beta": 0.9,
+            "normalize_grads": True,
+        },
+        4.0e-5, FLOAT32_QR,
+    ),
+    Row("pytorch_optimizer", "soap_adam", "soap", {"learning_rate": 3e-3, "weight_decay": 0.0}),
+    Row(
+        "torch_optimizer", "shampoo", "shampoo",
+        {"learning_rate": 0.01, "eps": 1e-2, "alpha": 1.0},
+        1.2, FED_BACK,
+    ),
+    Row(
+        "torch_optimizer", "shampoo_vector", "shampoo",
+        {"learning_rate": 0.01, "eps": 1e-2, "alpha": 1.0, "precondition_frequency": 3},
     ),
 ]
 # fmt: on

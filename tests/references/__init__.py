@@ -36,6 +36,8 @@ from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .shampoo import shampoo
+from .soap import soap
 from .stable_adamw import stable_adamw
 from .swats import swats
 from .yogi import yogi
@@ -66,6 +68,8 @@ __all__ = [
     "radam",
     "rmsprop",
     "sgd",
+    "shampoo",
+    "soap",
     "stable_adamw",
     "swats",
     "yogi",
