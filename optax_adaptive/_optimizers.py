@@ -9,15 +9,19 @@ import optax
 
 from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
+from optax_adaptive._algorithms.adafactor import adafactor
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
 from optax_adaptive._algorithms.amsgrad import amsgrad
+from optax_adaptive._algorithms.came import came
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
+from optax_adaptive._algorithms.sm3 import sm3
 
 
 class Optimizer(NamedTuple):
@@ -119,6 +123,40 @@ _RECORDS = (
         state_words=2,
         elementwise=False,
         needs=("params",),
+    ),
+    Optimizer(
+        novograd,
+        "Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training of Deep "
+        "Networks",
+        2019,
+        _ARXIV + "1905.11286",
+        state_words=1,
+        elementwise=False,
+    ),
+    Optimizer(
+        adafactor,
+        "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+        2018,
+        _ARXIV + "1804.04235",
+        state_words=0,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        sm3,
+        "Memory-Efficient Adaptive Optimization",
+        2019,
+        _ARXIV + "1901.11150",
+        state_words=1,
+        elementwise=False,
+    ),
+    Optimizer(
+        came,
+        "CAME: Confidence-guided Adaptive Memory Efficient Optimization",
+        2023,
+        _ARXIV + "2307.02047",
+        state_words=1,
+        elementwise=False,
     ),
 )
 

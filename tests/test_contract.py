@@ -20,7 +20,7 @@ from runs import enable_x64
 import optax_adaptive as oa
 
 # By their definition: the largest gradient counts for ever; steps follow the size of gradients.
-NEVER_FORGET = {"adagrad", "amsgrad", "amsbound"}
+NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "sm3"}
 FOLLOW_SIZE = {"sgd", "adabound", "amsbound"}
 SIGNS = {"lion"}
 
@@ -59,7 +59,7 @@ def steps(tx, params, count=3, update=None):
 def moving(case, **overrides):
     """An optimizer whose means forget within a few dozen steps."""
     names = inspect.signature(getattr(oa, case.name)).parameters
-    fast = {"b1": 0.5, "b2": 0.8, "rho": 0.8, "decay": 0.8}
+    fast = {"b1": 0.5, "b2": 0.8, "rho": 0.8, "decay": 0.8, "decay_rate": 0.3}
     fast |= {"momentum": 0.5} if "momentum" in case.kwargs else {}
     return case.make(**{k: v for k, v in fast.items() if k in names} | overrides)
 
@@ -218,7 +218,12 @@ def test_bad_hyperparameters_are_refused(case):
             continue
         is_flag = isinstance(parameter.default, bool)
         bad = [1, "yes", None, jnp.array(True)] if is_flag else list(BAD_NUMBERS)
-        if not is_flag and name not in ("weight_decay", "momentum", "base_lr"):
+        if not is_flag and name not in (
+            "weight_decay",
+            "momentum",
+            "base_lr",
+            "clipping_threshold",
+        ):
             bad.append(None)
         for value in bad:
             with pytest.raises(ValueError, match=rf"^{case.name}: {name} must be .*, got "):

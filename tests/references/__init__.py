@@ -15,28 +15,36 @@ test.
 
 from .adabound import adabound, amsbound
 from .adadelta import adadelta
+from .adafactor import adafactor
 from .adagrad import adagrad
 from .adam import adam, nadam
 from .adamax import adamax
 from .amsgrad import amsgrad
+from .came import came
 from .lamb import lamb
 from .lion import lion
+from .novograd import novograd
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
+from .sm3 import sm3
 
 __all__ = [
     "adabound",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
     "adamax",
     "amsbound",
     "amsgrad",
+    "came",
     "lamb",
     "lion",
     "nadam",
+    "novograd",
     "radam",
     "rmsprop",
     "sgd",
+    "sm3",
 ]
