@@ -79,6 +79,17 @@ def scheduled(**hyperparameters: Any) -> None:
             _scheduled(**{name: given})
 
 
+def known(**hyperparameters: Any) -> list[float]:
+    """The values of numbers that shapes depend on, so that they cannot be traced."""
+    for name, value in hyperparameters.items():
+        if isinstance(value, jax.core.Tracer):
+            raise ValueError(
+                f"{caller()}: {name} must be known when the state is made, got a traced value "
+                f'(optax.inject_hyperparams under jit needs static_args="{name}").'
+            )
+    return [float(value) for value in hyperparameters.values()]
+
+
 def flag(**hyperparameters: Any) -> None:
     """Booleans: they choose a formula, so they cannot be traced."""
     for name, given in hyperparameters.items():

@@ -141,13 +141,15 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
     """Zeros in the shapes that `reduce`, a function of an array, makes of each parameter.
 
     It may return a list: several arrays per parameter. Nothing is computed: with parameters of any
-    size only the zeros are allocated.
+    size only the zeros are allocated. Those in the parameter's shape have its sharding.
     """
 
     def leaf(x: Any) -> Any:
-        x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
-        reduced = jax.eval_shape(lambda x: reduce(_widen(x)), x)
-        return jax.tree.map(lambda r: jnp.zeros_like(r, dtype=r.dtype), reduced)
+        full = jax.eval_shape(zeros_like, x)
+        return jax.tree.map(
+            lambda r: zeros_like(x) if r.shape == full.shape else jnp.zeros_like(r, dtype=r.dtype),
+            jax.eval_shape(reduce, full),
+        )
 
     return jax.tree.map(leaf, params)
 

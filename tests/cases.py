@@ -200,7 +200,7 @@ CASES = [
         temporaries=1.01,
     ),
     Case("sm3", shapes=MATRICES, temporaries=1.01),
-    Case("sm3", {"momentum": 0.5}, shapes=MATRICES, temporaries=1.01),
+    Case("sm3", {"momentum": 0.7}, shapes=MATRICES, temporaries=1.01),
     Case(
         "sm3",
         {"momentum": None, "eps": 0.0},

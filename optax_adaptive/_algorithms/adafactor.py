@@ -122,10 +122,12 @@ def scale_by_adafactor(
         _check.positive(clipping_threshold=clipping_threshold)
     _check.flag(multiply_by_parameter_scale=multiply_by_parameter_scale, factored=factored)
 
-    def is_factored(x):
-        return factored and x.ndim > 1 and sorted(x.shape)[-2] >= min_dim_size_to_factor
-
     def init(params):
+        (least,) = _check.known(min_dim_size_to_factor=min_dim_size_to_factor)
+
+        def is_factored(x):
+            return factored and x.ndim > 1 and x.shape[_second(x)] >= least
+
         def full(x):
             return jnp.sum(x) if is_factored(x) else x
 

@@ -108,8 +108,8 @@ def scale_by_came(
         def full(x):
             return jnp.sum(x) if _is_factored(x) else x
 
-        nu, row, col = (zeros_of(part, params) for part in (full, _row, _col))
-        return CameState(zeros_like(params), nu, row, col, row, col)
+        parts = (full, _row, _col, _row, _col)
+        return CameState(zeros_like(params), *(zeros_of(part, params) for part in parts))
 
     def update(grads, state):
         def leaf(g, mu, nu, nu_row, nu_col, residual_row, residual_col):

@@ -59,6 +59,10 @@ EPS_AFTER_MAX = "eps is added to the running maximum, ours to |g| before it"
 MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), ours is constant"
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
+DECAY_FIRST = "the parameters whose rms scales the step have decayed already, ours have not"
+SM3_EPS = {"eps": 1e-30}
+NOVOGRAD = {"b1": 0.95, "b2": 0.98, "eps": 1e-8}
+FACTORED = {"min_dim_size_to_factor": 1}
 
 # fmt: off
 ROWS = [
@@ -161,5 +165,83 @@ ROWS = [
     Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
     Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
     Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
+
+    Row("pytorch_optimizer", "novograd", "novograd", {"learning_rate": 0.01} | NOVOGRAD),
+    Row(
+        "pytorch_optimizer", "novograd_matrix", "novograd",
+        {"learning_rate": 0.01, "b1": 0.9, "b2": 0.25, "eps": 1e-8, "weight_decay": 0.1},
+    ),
+    Row("torch_optimizer", "novograd", "novograd", {"learning_rate": 0.01} | NOVOGRAD),
+    Row(  # weighs what enters the trace by 1 - b1
+        "torch_optimizer", "novograd_matrix", "novograd",
+        {"learning_rate": 0.01 * 0.05, "weight_decay": 0.1} | NOVOGRAD,
+    ),
+    Row(
+        "timm", "nvnovograd_matrix", "novograd",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | NOVOGRAD,
+    ),
+
+    Row("torch", "adafactor", "adafactor", {"learning_rate": 0.01}),
+    Row(
+        "torch", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | FACTORED,
+    ),
+    Row(
+        "keras", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "clipping_threshold": 0.5, "decay_rate": 0.6} | FACTORED,
+    ),
+    Row(
+        "keras", "adafactor_decay", "adafactor",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | FACTORED,
+        1e-2, DECAY_FIRST,
+    ),
+    Row("keras", "adafactor_tensor", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row("pytorch_optimizer", "adafactor_matrix", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row("pytorch_optimizer", "adafactor_relative", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row(
+        "torch_optimizer", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "momentum": 0.9} | FACTORED,
+    ),
+    Row(
+        "timm", "adafactor_momentum_drop", "adafactor",
+        {
+            "learning_rate": 0.01, "momentum": 0.9, "multiply_by_parameter_scale": False,
+            "weight_decay": 0.1,
+        } | FACTORED,
+    ),
+    Row(
+        "timm", "adafactor_big_vision", "adafactor",
+        {
+            "learning_rate": 0.01, "multiply_by_parameter_scale": False,
+            "clipping_threshold": None, "decay_rate": 0.6,
+        } | FACTORED,
+    ),
+
+    Row("torch_sm3", "sm3", "sm3", {"learning_rate": 0.1, "momentum": None} | SM3_EPS),
+    Row("torch_sm3", "sm3_matrix", "sm3", {"learning_rate": 0.1, "momentum": 0.9} | SM3_EPS),
+    Row("torch_sm3", "sm3_tensor", "sm3", {"learning_rate": 0.1, "momentum": None} | SM3_EPS),
+    Row(
+        "pytorch_optimizer", "sm3_matrix", "sm3",
+        {"learning_rate": 0.1, "momentum": None} | SM3_EPS,
+    ),
+    Row(
+        "pytorch_optimizer", "sm3_tensor_momentum", "sm3",
+        {"learning_rate": 0.1, "momentum": 0.9} | SM3_EPS,
+    ),
+
+    Row("came_pytorch", "came", "came", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row(
+        "came_pytorch", "came_matrix", "came",
+        {
+            "learning_rate": 1e-3, "b1": 0.8, "b2": 0.99, "b3": 0.95,
+            "eps": 1e-6, "eps_residual": 1e-4, "weight_decay": 0.1,
+        },
+    ),
+    Row(
+        "came_pytorch", "came_tensor_drop", "came",
+        {"learning_rate": 1e-3, "clipping_threshold": 0.5},
+    ),
+    Row("pytorch_optimizer", "came", "came", {"learning_rate": 1e-3}),
+    Row("pytorch_optimizer", "came_matrix", "came", {"learning_rate": 1e-3}),
 ]
 # fmt: on
