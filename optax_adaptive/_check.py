@@ -79,12 +79,12 @@ def scheduled(**hyperparameters: Any) -> None:
             _scheduled(**{name: given})
 
 
-def known(**hyperparameters: Any) -> list[float]:
+def known(who: str, **hyperparameters: Any) -> list[float]:
     """The values of numbers that shapes depend on, so that they cannot be traced."""
     for name, value in hyperparameters.items():
         if isinstance(value, jax.core.Tracer):
             raise ValueError(
-                f"{caller()}: {name} must be known when the state is made, got a traced value "
+                f"{who}: {name} must be known when the state is made, got a traced value "
                 f'(optax.inject_hyperparams under jit needs static_args="{name}").'
             )
     return [float(value) for value in hyperparameters.values()]

@@ -84,11 +84,11 @@ def adafactor(
 
     Departures: as `optax.adafactor`, except that its `weight_decay_rate` is multiplied by nothing,
     not even the learning rate: `optax.chain(adafactor(...), optax.add_decayed_weights(-c))` does
-    that. There a row that was always zero beside large gradients makes float32 steps NaN, the first
-    decay_offset steps are NaN unless the count is restored, and `new` has float32 even in float64.
-    The paper's learning rate is min(0.01, 1 / sqrt(t)), a schedule; its momentum is that of u.
-    torch and Keras bound the learning rate by 1 / sqrt(t) and factor the last two axes of any size;
-    torch compares eps with nu instead of adding it.
+    that. In float32 a row that was always zero beside gradients of 1e5 makes optax's steps NaN; so
+    are its first decay_offset steps, unless the count comes from a checkpoint; and it takes the
+    power of t in float32 even for float64. The paper's learning rate is min(0.01, 1 / sqrt(t)), a
+    schedule; its momentum is that of u. torch and Keras bound the learning rate by 1 / sqrt(t) and
+    factor the last two axes of any size; torch compares eps with nu instead of adding it.
     """
     direction = scale_by_adafactor(
         min_dim_size_to_factor,
@@ -121,9 +121,10 @@ def scale_by_adafactor(
     if clipping_threshold is not None:
         _check.positive(clipping_threshold=clipping_threshold)
     _check.flag(multiply_by_parameter_scale=multiply_by_parameter_scale, factored=factored)
+    name = _check.caller()
 
     def init(params):
-        (least,) = _check.known(min_dim_size_to_factor=min_dim_size_to_factor)
+        (least,) = _check.known(name, min_dim_size_to_factor=min_dim_size_to_factor)
 
         def is_factored(x):
             return factored and x.ndim > 1 and x.shape[_second(x)] >= least

@@ -78,7 +78,7 @@ def came(
 
     Departures: as the authors' code (https://github.com/yangluo7/CAME, came-pytorch 0.1.3). The
     paper says nothing of vectors. In the authors' code a row that was always zero beside gradients
-    of 1e5 makes float32 steps NaN.
+    of 1e8 makes the steps of the leaf NaN in float32.
     """
     direction = scale_by_came(
         b1=b1,

@@ -60,6 +60,7 @@ MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), 
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
 DECAY_FIRST = "the parameters whose rms scales the step have decayed already, ours have not"
+MEANS_IN_FLOAT32 = "Keras takes the means of rows and columns in float32"
 SM3_EPS = {"eps": 1e-30}
 NOVOGRAD = {"b1": 0.95, "b2": 0.98, "eps": 1e-8}
 FACTORED = {"min_dim_size_to_factor": 1}
@@ -189,13 +190,17 @@ ROWS = [
     Row(
         "keras", "adafactor_matrix", "adafactor",
         {"learning_rate": 0.01, "clipping_threshold": 0.5, "decay_rate": 0.6} | FACTORED,
+        1.4e-7, MEANS_IN_FLOAT32,
     ),
     Row(
         "keras", "adafactor_decay", "adafactor",
         {"learning_rate": 0.01, "weight_decay": 0.1} | FACTORED,
-        1e-2, DECAY_FIRST,
+        1.7e-3, DECAY_FIRST,
     ),
-    Row("keras", "adafactor_tensor", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row(
+        "keras", "adafactor_tensor", "adafactor", {"learning_rate": 0.01} | FACTORED,
+        1.3e-7, MEANS_IN_FLOAT32,
+    ),
     Row("pytorch_optimizer", "adafactor_matrix", "adafactor", {"learning_rate": 0.01} | FACTORED),
     Row("pytorch_optimizer", "adafactor_relative", "adafactor", {"learning_rate": 0.01} | FACTORED),
     Row(
