@@ -259,6 +259,15 @@ def test_adafactor_bounds_the_rms_of_its_steps():
     np.testing.assert_allclose([sizes[1.0], sizes[0.5]], [0.01, 0.005], rtol=1e-5)
 
 
+def test_adafactor_moves_parameters_that_are_zero():
+    params = {"zero": jnp.zeros(3), "small": jnp.full(3, 1e-5), "large": jnp.full(3, 4.0)}
+    for relative, scales in ((True, [1e-3, 1e-3, 4.0]), (False, [1.0, 1.0, 1.0])):
+        tx = oa.adafactor(0.1, multiply_by_parameter_scale=relative)
+        updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+        for update, scale in zip(map(updates.get, params), scales, strict=True):
+            np.testing.assert_allclose(update, -0.1 * scale, rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["adafactor", "came", "sm3", "novograd"])
 @pytest.mark.parametrize("shape", [(8, 6), (4, 8, 6)])
 def test_a_matrix_with_empty_rows_beside_huge_ones(name, shape):
@@ -273,6 +282,17 @@ def test_a_matrix_with_empty_rows_beside_huge_ones(name, shape):
         updates, state = update(g, state, params)
         chex.assert_tree_all_finite((updates, state))
         np.testing.assert_array_equal(updates[..., 2, :], 0)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "came"])
+def test_two_blocks_of_very_different_size(name):
+    """The factors give the small one a square far too small, and a u whose square overflows."""
+    options = {"min_dim_size_to_factor": 1} if name == "adafactor" else {}
+    tx = getattr(oa, name)(0.01, **options)
+    g = jnp.diag(jnp.array([1e15, 1e-5]))
+    updates, _ = tx.update(g, tx.init(g), jnp.ones((2, 2)))
+    chex.assert_tree_all_finite(updates)
+    assert updates[1, 1] < -0.01
 
 
 def test_what_optax_does_else_with_factors():

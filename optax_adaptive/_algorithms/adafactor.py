@@ -86,9 +86,10 @@ def adafactor(
     not even the learning rate: `optax.chain(adafactor(...), optax.add_decayed_weights(-c))` does
     that. In float32 a row that was always zero beside gradients of 1e5 makes optax's steps NaN; so
     are its first decay_offset steps, unless the count comes from a checkpoint; and it takes the
-    power of t in float32 even for float64. The paper's learning rate is min(0.01, 1 / sqrt(t)), a
-    schedule; its momentum is that of u. torch and Keras bound the learning rate by 1 / sqrt(t) and
-    factor the last two axes of any size; torch compares eps with nu instead of adding it.
+    power of t in float32 even for float64. The paper has no momentum, and the schedule
+    min(0.01, 1 / sqrt(t)) for a learning rate. torch and Keras bound the learning rate by
+    1 / sqrt(t) and factor the last two axes of any size; torch compares eps with nu instead of
+    adding it.
     """
     direction = scale_by_adafactor(
         min_dim_size_to_factor,
