@@ -12,6 +12,9 @@ from optax_adaptive._algorithms.adabound import scale_by_amsbound as scale_by_am
 from optax_adaptive._algorithms.adadelta import AdadeltaState as AdadeltaState
 from optax_adaptive._algorithms.adadelta import adadelta as adadelta
 from optax_adaptive._algorithms.adadelta import scale_by_adadelta as scale_by_adadelta
+from optax_adaptive._algorithms.adafactor import AdafactorState as AdafactorState
+from optax_adaptive._algorithms.adafactor import adafactor as adafactor
+from optax_adaptive._algorithms.adafactor import scale_by_adafactor as scale_by_adafactor
 from optax_adaptive._algorithms.adagrad import AdagradState as AdagradState
 from optax_adaptive._algorithms.adagrad import adagrad as adagrad
 from optax_adaptive._algorithms.adagrad import scale_by_adagrad as scale_by_adagrad
@@ -50,6 +53,9 @@ from optax_adaptive._algorithms.adopt import scale_by_adopt as scale_by_adopt
 from optax_adaptive._algorithms.amsgrad import AmsgradState as AmsgradState
 from optax_adaptive._algorithms.amsgrad import amsgrad as amsgrad
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsgrad
+from optax_adaptive._algorithms.came import CameState as CameState
+from optax_adaptive._algorithms.came import came as came
+from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
 from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
 from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
 from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad
@@ -62,6 +68,9 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.novograd import NovogradState as NovogradState
+from optax_adaptive._algorithms.novograd import novograd as novograd
+from optax_adaptive._algorithms.novograd import scale_by_novograd as scale_by_novograd
 from optax_adaptive._algorithms.padam import PadamState as PadamState
 from optax_adaptive._algorithms.padam import padam as padam
 from optax_adaptive._algorithms.padam import scale_by_padam as scale_by_padam
@@ -83,6 +92,9 @@ from optax_adaptive._algorithms.sgd import sgd as sgd
 from optax_adaptive._algorithms.shampoo import ShampooState as ShampooState
 from optax_adaptive._algorithms.shampoo import scale_by_shampoo as scale_by_shampoo
 from optax_adaptive._algorithms.shampoo import shampoo as shampoo
+from optax_adaptive._algorithms.sm3 import Sm3State as Sm3State
+from optax_adaptive._algorithms.sm3 import scale_by_sm3 as scale_by_sm3
+from optax_adaptive._algorithms.sm3 import sm3 as sm3
 from optax_adaptive._algorithms.soap import SoapState as SoapState
 from optax_adaptive._algorithms.soap import scale_by_soap as scale_by_soap
 from optax_adaptive._algorithms.soap import soap as soap

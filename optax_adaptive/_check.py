@@ -68,7 +68,6 @@ share = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 up_to_half = _domain("a number in [0, 1/2]", lambda x: 0 <= x <= 0.5)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
-weight = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
 whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x % 1 == 0)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
@@ -215,6 +214,23 @@ def same_shapes(what: str, tree: Any, other_what: str, other: Any) -> None:
                 f"{what} at {path} has shape {shapes[path]}, its {other_what} {other_shapes[path]}"
             )
     raise MisfitError(f"{what} has the structure {structure}, {other_what} {other_structure}")
+
+
+def same_structure(what: str, tree: Any, other_what: str, other: Any) -> None:
+    """Every leaf of a tree has an entry, of whatever kind, in the other, and that has no others."""
+    try:
+        jax.tree.structure(tree).flatten_up_to(other)
+    except ValueError as error:
+        paths, other_paths = (
+            [path for path, _ in jax.tree.leaves_with_path(t)] for t in (tree, other)
+        )
+        for path in paths:
+            if all(p[: len(path)] != path for p in other_paths):
+                raise MisfitError(f"{what} at {_keystr(path)} has no {other_what}") from None
+        for path in (p[:n] for p in other_paths for n in range(1, len(p) + 1)):
+            if all(p[: len(path)] != path[: len(p)] for p in paths):
+                raise MisfitError(f"{other_what} at {_keystr(path)} has no {what}") from None
+        raise MisfitError(f"{other_what} has another structure: {error}") from None
 
 
 def trainable(updates: Any, params: Any) -> None:

@@ -98,13 +98,15 @@ def map_leaves(
     """
     for x in rest:
         _check.same_shapes("gradient", tree, "state", x)
+    for x in other:
+        _check.same_structure("gradient", tree, "state", x)
     leaves, structure = jax.tree.flatten(tree)
     columns = [leaves, *map(jax.tree.leaves, rest), *map(structure.flatten_up_to, other)]
     if static is not None:
         columns = [structure.flatten_up_to(static), *columns]
     if not leaves:  # only the number of results matters
         leaf = leaf if static is None else functools.partial(leaf, None)
-        results = jax.eval_shape(leaf, *[jnp.zeros(())] * (1 + len(rest)))
+        results = jax.eval_shape(leaf, *[jnp.zeros(())] * (1 + len(rest) + len(other)))
         return (tree,) * len(results) if isinstance(results, tuple) else tree
     if any(isinstance(x, jax.core.Tracer) for x in leaves):
         # Eager, it would compile a fresh closure every step.
@@ -138,13 +140,15 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
     """Zeros in the shapes that `reduce`, a function of an array, makes of each parameter.
 
     It may return a list: several arrays per parameter. Nothing is computed: with parameters of any
-    size only the zeros are allocated.
+    size only the zeros are allocated. Those in the parameter's shape have its sharding.
     """
 
     def leaf(x: Any) -> Any:
-        x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
-        reduced = jax.eval_shape(lambda x: reduce(_widen(x)), x)
-        return jax.tree.map(lambda r: jnp.zeros_like(r, dtype=r.dtype), reduced)
+        full = jax.eval_shape(zeros_like, x)
+        return jax.tree.map(
+            lambda r: zeros_like(x) if r.shape == full.shape else jnp.zeros_like(r, dtype=r.dtype),
+            jax.eval_shape(reduce, full),
+        )
 
     return jax.tree.map(leaf, params)
 

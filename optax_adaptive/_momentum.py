@@ -20,7 +20,9 @@ class TraceState(NamedTuple):
     trace: optax.Updates
 
 
-def trace(decay: Any, nesterov: bool = False) -> optax.GradientTransformationExtraArgs:
+def trace(
+    decay: Any, nesterov: bool = False, *, average: bool = False
+) -> optax.GradientTransformationExtraArgs:
     """The decaying sum of the updates: momentum, without its learning rate.
 
     With g the incoming update, for every coordinate::
@@ -31,20 +33,23 @@ def trace(decay: Any, nesterov: bool = False) -> optax.GradientTransformationExt
     Args:
         decay: The share of the sum kept at each step, in [0, 1).
         nesterov: Whether to look one step ahead.
+        average: Whether g enters with weight 1 - decay, which makes the sum a running mean.
 
     Raises:
         ValueError: If an argument is outside its domain.
 
-    Departures: as `optax.trace`, without `accumulator_dtype`: the sum is float32 at least.
+    Departures: as `optax.trace`, and with `average` as `optax.ema` with `debias=False`; without
+    `accumulator_dtype`: the sum is float32 at least.
     """
     _check.decay_rate(decay=decay)
-    _check.flag(nesterov=nesterov)
+    _check.flag(nesterov=nesterov, average=average)
 
     def init(params):
         return TraceState(zeros_like(params))
 
     def update(grads, state):
         def leaf(g, trace):
+            g = (1 - decay) * g if average else g
             trace = decay * trace + g
             return decay * trace + g if nesterov else trace, trace
 

@@ -39,9 +39,18 @@ def squarable(g: jax.Array) -> tuple[jax.Array, jax.Array]:
     infinite for ever, and every later step 0. The flaw is 0, and NaN where g is Inf or NaN: those
     must stay visible. (Added to g itself it would cost a temporary array: two outputs read g.)
     """
-    info = jnp.finfo(g.dtype)
-    bound = 2.0 ** ((info.maxexp - info.nmant - 3) // 2)
+    bound = _squarable_bound(g)
     return lax.clamp(jnp.asarray(-bound, g.dtype), g, jnp.asarray(bound, g.dtype)), 0 * g
+
+
+def squared_norm(g: jax.Array) -> jax.Array:
+    """The sum of squares of `squarable(g)`, written so that no copy of that is kept."""
+    return jnp.sum(jnp.minimum(g * g, _squarable_bound(g) ** 2))
+
+
+def _squarable_bound(g: jax.Array) -> float:
+    info = jnp.finfo(g.dtype)
+    return 2.0 ** ((info.maxexp - info.nmant - 3) // 2)
 
 
 def one_minus_x_over_expm1(x: jax.Array) -> jax.Array:
@@ -60,3 +69,12 @@ def norm(x: jax.Array) -> jax.Array:
 def rms(x: jax.Array) -> jax.Array:
     """The root of the mean of squares; 0 for an empty array."""
     return norm(x) / max(1, x.size) ** 0.5
+
+
+def over_factored_root(x: jax.Array, row: jax.Array, col: jax.Array, axis: int) -> jax.Array:
+    """x / sqrt(row col / mean(row)), where row and col are means of squares along two axes.
+
+    `axis` is that of the two along which `row` still varies. row / mean(row) as it stands becomes
+    0 where a row of tiny entries meets large ones, and then a zero in x makes 0 / 0.
+    """
+    return x * (lax.rsqrt(row) * jnp.sqrt(jnp.mean(row, axis, keepdims=True))) * lax.rsqrt(col)

@@ -10,6 +10,7 @@ import optax
 from optax_adaptive._algorithms.adabelief import adabelief
 from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
+from optax_adaptive._algorithms.adafactor import adafactor
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adahessian import adahessian
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
@@ -21,16 +22,19 @@ from optax_adaptive._algorithms.adan import adan
 from optax_adaptive._algorithms.ademamix import ademamix
 from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
+from optax_adaptive._algorithms.came import came
 from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.padam import padam
 from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
 from optax_adaptive._algorithms.shampoo import shampoo
+from optax_adaptive._algorithms.sm3 import sm3
 from optax_adaptive._algorithms.soap import soap
 from optax_adaptive._algorithms.stable_adamw import stable_adamw
 from optax_adaptive._algorithms.swats import swats
@@ -265,6 +269,40 @@ _RECORDS = (
         state_words=6,
         elementwise=False,
         needs=("params",),
+    ),
+    Optimizer(
+        novograd,
+        "Stochastic Gradient Methods with Layer-wise Adaptive Moments for Training of Deep "
+        "Networks",
+        2019,
+        _ARXIV + "1905.11286",
+        state_words=1,
+        elementwise=False,
+    ),
+    Optimizer(
+        adafactor,
+        "Adafactor: Adaptive Learning Rates with Sublinear Memory Cost",
+        2018,
+        _ARXIV + "1804.04235",
+        state_words=0,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        sm3,
+        "Memory-Efficient Adaptive Optimization",
+        2019,
+        _ARXIV + "1901.11150",
+        state_words=1,
+        elementwise=False,
+    ),
+    Optimizer(
+        came,
+        "CAME: Confidence-guided Adaptive Memory Efficient Optimization",
+        2023,
+        _ARXIV + "2307.02047",
+        state_words=1,
+        elementwise=False,
     ),
 )
 

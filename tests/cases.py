@@ -32,6 +32,7 @@ class Case(NamedTuple):
     decades: float = 2  # between the slices of their gradients along an axis, but of a vector of 8
     float64: float = 1e-12  # the largest deviation from the reference
     float32: float = 1e-5
+    optax: float = 1e-12  # the largest deviation from optax in float64
 
     @property
     def id(self):
@@ -118,6 +119,9 @@ def climbs(step):
     """A schedule of the bound of ADOPT, from 0."""
     return step / (2.0 + step)
 
+
+OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
+MATRICES = ((8,), (6, 4), (3, 2, 4))
 
 # rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
 # first step the corrected variance is exactly g² - g², and no two codes agree on its rounding.
@@ -301,6 +305,87 @@ CASES = [
             ({"precondition_1d": True}, ((2,), (3, 3))),
             ({"normalize_grads": True}, ((3, 3),)),
         )
+    ),
+    Case("novograd", shapes=((8,), (6, 4))),
+    Case(
+        "novograd",
+        {"b1": 0.8, "b2": 0.9, "eps": 1e-3, "eps_root": 1e-4, "weight_decay": 0.1},
+        shapes=((8,), (6, 4)),
+    ),
+    # Where the update is a product of the gradient with something that depends on all of it, as
+    # below, XLA keeps that product or that something: optax's adafactor and sm3 need as much.
+    Case("adafactor", optax=OPTAX_POWER, shapes=MATRICES, temporaries=1.01),
+    Case(
+        "adafactor",
+        {"min_dim_size_to_factor": 3, "momentum": 0.9},
+        optax=OPTAX_POWER,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case(
+        "adafactor",
+        {"min_dim_size_to_factor": 1, "decay_rate": 0.6, "eps": 1e-3},
+        optax=OPTAX_POWER,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case(
+        "adafactor",
+        {"min_dim_size_to_factor": 1, "clipping_threshold": None},
+        optax=OPTAX_POWER,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case(
+        "adafactor",
+        {
+            "min_dim_size_to_factor": 1,
+            "multiply_by_parameter_scale": False,
+            "clipping_threshold": 0.5,
+        },
+        optax=OPTAX_POWER,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case(
+        "adafactor",
+        {"min_dim_size_to_factor": 1, "factored": False, "momentum": 0.5},
+        optax=OPTAX_POWER,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case(
+        "adafactor",
+        {"min_dim_size_to_factor": 1, "decay_offset": 10},
+        same_in_optax=False,
+        reason="in optax the step number falls to 0 and below, and its power is infinite or NaN",
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case("sm3", shapes=MATRICES, temporaries=1.01),
+    Case("sm3", {"momentum": 0.7}, shapes=MATRICES, temporaries=1.01),
+    Case(
+        "sm3",
+        {"momentum": None, "eps": 0.0},
+        same_in_optax=False,
+        shapes=MATRICES,
+        temporaries=1.01,
+    ),
+    Case("came", same_in_optax=False, learning_rate=1e-3, shapes=MATRICES, temporaries=1.05),
+    Case(
+        "came",
+        {
+            "b1": 0.8,
+            "b2": 0.99,
+            "b3": 0.95,
+            "eps": 1e-3,
+            "eps_residual": 1e-2,
+            "clipping_threshold": 0.5,
+        },
+        same_in_optax=False,
+        learning_rate=1e-3,
+        shapes=MATRICES,
+        temporaries=1.05,
     ),
 ]
 

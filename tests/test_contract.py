@@ -20,7 +20,7 @@ from runs import enable_x64
 import optax_adaptive as oa
 
 # By their definition: the largest gradient counts for ever; steps follow the size of gradients.
-NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam", "shampoo"}
+NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam", "shampoo", "sm3"}
 NEVER_FORGET |= {"yogi"}  # nu falls by (1 - b2) g² a step: from 1e30 that is for ever
 FOLLOW_SIZE = {"sgd", "adabound", "amsbound", "padam", "swats"}
 SIGNS = {"lion"}
@@ -60,7 +60,7 @@ def steps(tx, params, count=3, update=None):
 def moving(case, **overrides):
     """An optimizer whose means forget within a few dozen steps."""
     names = inspect.signature(getattr(oa, case.name)).parameters
-    fast = {"b1": 0.5, "b2": 0.8, "b3": 0.8, "rho": 0.8, "decay": 0.8}
+    fast = {"b1": 0.5, "b2": 0.8, "b3": 0.8, "rho": 0.8, "decay": 0.8, "decay_rate": 0.3}
     # Where the gradient is the same for 500 steps, AdaBelief's outgrow float16 otherwise.
     fast |= {"eps_root": 1e-6} if case.name == "adabelief" else {}
     fast |= {"momentum": 0.5} if "momentum" in case.kwargs else {}
@@ -221,7 +221,7 @@ def test_bad_hyperparameters_are_refused(case):
             continue
         is_flag = isinstance(parameter.default, bool)
         bad = [1, "yes", None, jnp.array(True)] if is_flag else list(BAD_NUMBERS)
-        may_be_none = parameter.default is None or name == "weight_decay"
+        may_be_none = parameter.default is None or name in ("weight_decay", "clipping_threshold")
         if not is_flag and not may_be_none:
             bad.append(None)
         for value in bad:
@@ -386,7 +386,9 @@ def test_inject_hyperparams(case):
     )
     injected, state = steps(tx, params, update=jax.jit(tx.update))
     if case.name not in ("adabound", "amsbound"):  # their band knows no step 0 there: documented
-        chex.assert_trees_all_close(injected, alone, rtol=1e-4, atol=1e-5)
+        # In float32, as optax injects it, the 1 - b3 of came is off by 2e-4.
+        rtol = 1e-3 if case.name == "came" else 1e-4
+        chex.assert_trees_all_close(injected, alone, rtol=rtol, atol=1e-5)
     assert state.hyperparams["learning_rate"] == pytest.approx(0.1 / 3)
 
     base = {"base_lr": 0.1} if case.name in ("adabound", "amsbound") else {}

@@ -31,7 +31,7 @@ VOCABULARY = {
     *("count", "mu", "nu", "nu_max", "delta", "sum_sq", "trace", "variance"),
     *("nu_row", "nu_col"),
     *("mu_diff", "mu_slow", "last_grads", "rate", "sgd_rate", "switched"),
-    *("statistics", "roots", "bases"),
+    *("residual_row", "residual_col", "sum_sq_max", "statistics", "roots", "bases"),
 }
 # Which files may import which.
 LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_matrices", "_algorithms"]
@@ -169,6 +169,7 @@ IN_OPTAX = {
 }
 # Arguments of optax that are a wrapper's here, or have the name they have everywhere.
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
+GONE |= {"dtype_momentum", "weight_decay_rate"}  # of adafactor
 
 
 @pytest.mark.parametrize("name", IN_OPTAX)

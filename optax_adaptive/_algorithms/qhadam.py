@@ -74,7 +74,7 @@ def scale_by_qhadam(
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `qhadam`, without learning rate and decay."""
     _check.decay_rate(b1=b1, b2=b2)
-    _check.weight(v1=v1, v2=v2)
+    _check.share(v1=v1, v2=v2)
     _check.positive(eps=eps)
 
     def init(params):

@@ -314,10 +314,84 @@ TORCH_OPTIMIZER_F = {
     "shampoo_vector": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2, "update_freq": 3}, (5,)),
 }
 
+TORCH_D = {
+    "adafactor": ("Adafactor", {"lr": 0.01}),
+    "adafactor_matrix": ("Adafactor", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
+}
+KERAS_D = {
+    "adafactor_matrix": (
+        "Adafactor",
+        {"learning_rate": 0.01, "clip_threshold": 0.5, "beta_2_decay": -0.6},
+        (6, 4),
+    ),
+    "adafactor_decay": ("Adafactor", {"learning_rate": 0.01, "weight_decay": 0.1}, (6, 4)),
+    "adafactor_tensor": ("Adafactor", {"learning_rate": 0.01}, (2, 3, 4)),
+}
+PYTORCH_OPTIMIZER_D = {
+    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98), "eps": 1e-8}),
+    "novograd_matrix": (
+        "NovoGrad",
+        {"lr": 0.01, "betas": (0.9, 0.25), "eps": 1e-8, "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "adafactor_matrix": (
+        "AdaFactor",
+        {"lr": 0.01, "betas": (None, 0.999), "relative_step": False, "scale_parameter": True},
+        (6, 4),
+    ),
+    "adafactor_relative": ("AdaFactor", {"lr": 0.01, "betas": (None, 0.999)}, (6, 4)),
+    "sm3_matrix": ("SM3", {"lr": 0.1}, (6, 4)),
+    "sm3_tensor_momentum": ("SM3", {"lr": 0.1, "momentum": 0.9}, (3, 2, 4)),
+    "came_matrix": ("CAME", {"lr": 1e-3}, (6, 4)),
+    "came": ("CAME", {"lr": 1e-3}),
+}
+TORCH_OPTIMIZER_D = {
+    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98)}),
+    "novograd_matrix": (
+        "NovoGrad",
+        {"lr": 0.01, "betas": (0.95, 0.98), "weight_decay": 0.1, "grad_averaging": True},
+        (6, 4),
+    ),
+    "adafactor_matrix": (
+        "Adafactor",
+        {"lr": 0.01, "beta1": 0.9, "relative_step": False, "eps2": (1e-30, 1e-3)},
+        (6, 4),
+    ),
+}
+TIMM_D = {
+    "nvnovograd_matrix": ("NvNovoGrad", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
+    "adafactor_momentum_drop": (
+        "Adafactor",
+        {"lr": 0.01, "betas": (0.9, 0.999), "min_dim_size_to_factor": 2, "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "adafactor_big_vision": (
+        "AdafactorBigVision",
+        {"lr": 0.01, "momentum": None, "min_dim_size_to_factor": 2, "decay_rate": 0.6},
+        (3, 6, 4),
+    ),
+}
+TORCH_SM3_D = {
+    "sm3": ("SM3", {}),
+    "sm3_matrix": ("SM3", {"momentum": 0.9}, (6, 4)),
+    "sm3_tensor": ("SM3", {}, (3, 2, 4)),
+}
+CAME_PYTORCH_D = {
+    "came": ("CAME", {"lr": 1e-3, "weight_decay": 0.1}),
+    "came_matrix": (
+        "CAME",
+        {"lr": 1e-3, "betas": (0.8, 0.99, 0.95), "eps": (1e-6, 1e-4), "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "came_tensor_drop": ("CAME", {"lr": 1e-3, "clip_threshold": 0.5}, (3, 2, 4)),
+}
+
 PACKAGES = {
-    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
+    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH | TORCH_D),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E | TIMM_C),
+    "timm": Package(
+        "timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E | TIMM_C | TIMM_D
+    ),
     "adabelief_pytorch": Package(
         "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
     ),
@@ -331,11 +405,19 @@ PACKAGES = {
     "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD_C),
     "adamp": Package("adamp", "adamp", "MIT", ADAMP_C),
     "torch_optimizer": Package(
-        "torch_optimizer", "torch_optimizer", "Apache-2.0", TORCH_OPTIMIZER_C | TORCH_OPTIMIZER_F
+        "torch_optimizer",
+        "torch_optimizer",
+        "Apache-2.0",
+        TORCH_OPTIMIZER_C | TORCH_OPTIMIZER_F | TORCH_OPTIMIZER_D,
     ),
     "pytorch_optimizer": Package(
-        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_F
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        "Apache-2.0",
+        PYTORCH_OPTIMIZER_F | PYTORCH_OPTIMIZER_D,
     ),
+    "torch_sm3": Package("SM3", "torch-SM3", "Apache-2.0", TORCH_SM3_D),
+    "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH_D),
 }
 
 
@@ -415,7 +497,7 @@ def keras_package(_):
 
     keras.config.set_floatx("float64")
     version = f"{keras.__version__} on jax {jax.__version__}"
-    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS | KERAS_E)
+    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS | KERAS_E | KERAS_D)
     return keras.optimizers, package, version
 
 

@@ -108,6 +108,12 @@ NO_MAX = "nu itself, ours and the authors' the largest so far"
 FLOAT32_QR = "it factorises in float32 even when all else is float64"
 FED_BACK = "the statistics of an axis are of the gradient already multiplied along those before it"
 
+DECAY_FIRST = "the parameters whose rms scales the step have decayed already, ours have not"
+MEANS_IN_FLOAT32 = "Keras takes the means of rows and columns in float32"
+SM3_EPS = {"eps": 1e-30}
+NOVOGRAD = {"b1": 0.95, "b2": 0.98, "eps": 1e-8}
+FACTORED = {"min_dim_size_to_factor": 1}
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -487,5 +493,83 @@ ROWS = [
         "torch_optimizer", "shampoo_vector", "shampoo",
         {"learning_rate": 0.01, "eps": 1e-2, "alpha": 1.0, "precondition_frequency": 3},
     ),
+    Row("pytorch_optimizer", "novograd", "novograd", {"learning_rate": 0.01} | NOVOGRAD),
+    Row(
+        "pytorch_optimizer", "novograd_matrix", "novograd",
+        {"learning_rate": 0.01, "b1": 0.9, "b2": 0.25, "eps": 1e-8, "weight_decay": 0.1},
+    ),
+    Row("torch_optimizer", "novograd", "novograd", {"learning_rate": 0.01} | NOVOGRAD),
+    Row(  # weighs what enters the trace by 1 - b1
+        "torch_optimizer", "novograd_matrix", "novograd",
+        {"learning_rate": 0.01 * 0.05, "weight_decay": 0.1} | NOVOGRAD,
+    ),
+    Row(
+        "timm", "nvnovograd_matrix", "novograd",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | NOVOGRAD,
+    ),
+    Row("torch", "adafactor", "adafactor", {"learning_rate": 0.01}),
+    Row(
+        "torch", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | FACTORED,
+    ),
+    Row(
+        "keras", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "clipping_threshold": 0.5, "decay_rate": 0.6} | FACTORED,
+        1.4e-7, MEANS_IN_FLOAT32,
+    ),
+    Row(
+        "keras", "adafactor_decay", "adafactor",
+        {"learning_rate": 0.01, "weight_decay": 0.1} | FACTORED,
+        1.7e-3, DECAY_FIRST,
+    ),
+    Row(
+        "keras", "adafactor_tensor", "adafactor", {"learning_rate": 0.01} | FACTORED,
+        1.3e-7, MEANS_IN_FLOAT32,
+    ),
+    Row("pytorch_optimizer", "adafactor_matrix", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row("pytorch_optimizer", "adafactor_relative", "adafactor", {"learning_rate": 0.01} | FACTORED),
+    Row(
+        "torch_optimizer", "adafactor_matrix", "adafactor",
+        {"learning_rate": 0.01, "momentum": 0.9} | FACTORED,
+    ),
+    Row(
+        "timm", "adafactor_momentum_drop", "adafactor",
+        {
+            "learning_rate": 0.01, "momentum": 0.9, "multiply_by_parameter_scale": False,
+            "weight_decay": 0.1,
+        } | FACTORED,
+    ),
+    Row(
+        "timm", "adafactor_big_vision", "adafactor",
+        {
+            "learning_rate": 0.01, "multiply_by_parameter_scale": False,
+            "clipping_threshold": None, "decay_rate": 0.6,
+        } | FACTORED,
+    ),
+    Row("torch_sm3", "sm3", "sm3", {"learning_rate": 0.1, "momentum": None} | SM3_EPS),
+    Row("torch_sm3", "sm3_matrix", "sm3", {"learning_rate": 0.1, "momentum": 0.9} | SM3_EPS),
+    Row("torch_sm3", "sm3_tensor", "sm3", {"learning_rate": 0.1, "momentum": None} | SM3_EPS),
+    Row(
+        "pytorch_optimizer", "sm3_matrix", "sm3",
+        {"learning_rate": 0.1, "momentum": None} | SM3_EPS,
+    ),
+    Row(
+        "pytorch_optimizer", "sm3_tensor_momentum", "sm3",
+        {"learning_rate": 0.1, "momentum": 0.9} | SM3_EPS,
+    ),
+    Row("came_pytorch", "came", "came", {"learning_rate": 1e-3, "weight_decay": 0.1}),
+    Row(
+        "came_pytorch", "came_matrix", "came",
+        {
+            "learning_rate": 1e-3, "b1": 0.8, "b2": 0.99, "b3": 0.95,
+            "eps": 1e-6, "eps_residual": 1e-4, "weight_decay": 0.1,
+        },
+    ),
+    Row(
+        "came_pytorch", "came_tensor_drop", "came",
+        {"learning_rate": 1e-3, "clipping_threshold": 0.5},
+    ),
+    Row("pytorch_optimizer", "came", "came", {"learning_rate": 1e-3}),
+    Row("pytorch_optimizer", "came_matrix", "came", {"learning_rate": 1e-3}),
 ]
 # fmt: on

@@ -16,6 +16,7 @@ test.
 from .adabelief import adabelief
 from .adabound import adabound, amsbound
 from .adadelta import adadelta
+from .adafactor import adafactor
 from .adagrad import adagrad
 from .adahessian import adahessian
 from .adam import adam, nadam
@@ -27,16 +28,19 @@ from .adan import adan
 from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
+from .came import came
 from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .novograd import novograd
 from .padam import padam
 from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
 from .shampoo import shampoo
+from .sm3 import sm3
 from .soap import soap
 from .stable_adamw import stable_adamw
 from .swats import swats
@@ -46,6 +50,7 @@ __all__ = [
     "adabelief",
     "adabound",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adahessian",
     "adam",
@@ -58,17 +63,20 @@ __all__ = [
     "adopt",
     "amsbound",
     "amsgrad",
+    "came",
     "diffgrad",
     "lamb",
     "laprop",
     "lion",
     "nadam",
+    "novograd",
     "padam",
     "qhadam",
     "radam",
     "rmsprop",
     "sgd",
     "shampoo",
+    "sm3",
     "soap",
     "stable_adamw",
     "swats",
