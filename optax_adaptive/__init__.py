@@ -19,6 +19,10 @@ from optax_adaptive._algorithms.adam import nadam as nadam
 from optax_adaptive._algorithms.adam import nadamw as nadamw
 from optax_adaptive._algorithms.adam import scale_by_adam as scale_by_adam
 from optax_adaptive._algorithms.adam import scale_by_nadam as scale_by_nadam
+from optax_adaptive._algorithms.adam_mini import AdamMiniState as AdamMiniState
+from optax_adaptive._algorithms.adam_mini import adam_mini as adam_mini
+from optax_adaptive._algorithms.adam_mini import adam_mini_roles as adam_mini_roles
+from optax_adaptive._algorithms.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from optax_adaptive._algorithms.adamax import AdamaxState as AdamaxState
 from optax_adaptive._algorithms.adamax import adamax as adamax
 from optax_adaptive._algorithms.adamax import adamaxw as adamaxw
@@ -32,6 +36,10 @@ from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.muon import MuonState as MuonState
+from optax_adaptive._algorithms.muon import muon as muon
+from optax_adaptive._algorithms.muon import muon_roles as muon_roles
+from optax_adaptive._algorithms.muon import scale_by_muon as scale_by_muon
 from optax_adaptive._algorithms.radam import RadamState as RadamState
 from optax_adaptive._algorithms.radam import radam as radam
 from optax_adaptive._algorithms.radam import scale_by_radam as scale_by_radam

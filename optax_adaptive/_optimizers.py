@@ -11,10 +11,12 @@ from optax_adaptive._algorithms.adabound import adabound, amsbound
 from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
+from optax_adaptive._algorithms.adam_mini import adam_mini
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.muon import muon
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
 from optax_adaptive._algorithms.sgd import sgd
@@ -119,6 +121,23 @@ _RECORDS = (
         state_words=2,
         elementwise=False,
         needs=("params",),
+    ),
+    Optimizer(
+        muon,
+        "Muon: An optimizer for hidden layers in neural networks",
+        2024,
+        "https://kellerjordan.github.io/posts/muon/",
+        state_words=1,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        adam_mini,
+        "Adam-mini: Use Fewer Learning Rates To Gain More",
+        2025,
+        _ARXIV + "2406.16793",
+        state_words=1,
+        elementwise=False,
     ),
 )
 

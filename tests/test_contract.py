@@ -92,13 +92,10 @@ def test_state_of_16_bit_parameters_has_32_bits(case, dtype):
 @every_optimizer
 def test_a_coarse_hyperparameter_is_refused(case):
     """`optax.inject_hyperparams` casts to the parameters' dtype, and 0.999 is 1 in bfloat16."""
-    factory = case.factory
     params = tree("bfloat16")
     with pytest.raises(ValueError, match=f"{case.name}: .* must be .*bfloat16.*hyperparam_dtype"):
-        optax.inject_hyperparams(factory)(learning_rate=0.1, **case.kwargs).init(params)
-    tx = optax.inject_hyperparams(factory, hyperparam_dtype=jnp.float32)(
-        learning_rate=0.1, **case.kwargs
-    )
+        case.inject()(learning_rate=0.1, **case.kwargs).init(params)
+    tx = case.inject(hyperparam_dtype=jnp.float32)(learning_rate=0.1, **case.kwargs)
     params, state = steps(tx, params)
     chex.assert_tree_all_finite((params, state))
 
@@ -206,6 +203,8 @@ def test_integer_parameters_stay(case):
 # --- errors ----------------------------------------------------------------------------------
 
 
+MAY_BE_NONE = {"weight_decay", "momentum", "base_lr", "roles"}
+MAY_BE_NONE |= {"adam_learning_rate", "consistent_rms"}
 BAD_NUMBERS = [-1.0, float("nan"), float("inf"), True, "0.1", np.ones(3), 1j, jnp.float32(-1)]
 
 
@@ -218,7 +217,7 @@ def test_bad_hyperparameters_are_refused(case):
             continue
         is_flag = isinstance(parameter.default, bool)
         bad = [1, "yes", None, jnp.array(True)] if is_flag else list(BAD_NUMBERS)
-        if not is_flag and name not in ("weight_decay", "momentum", "base_lr"):
+        if not is_flag and name not in MAY_BE_NONE:
             bad.append(None)
         for value in bad:
             with pytest.raises(ValueError, match=rf"^{case.name}: {name} must be .*, got "):
@@ -377,16 +376,14 @@ def test_apply_if_finite_skips(case):
 def test_inject_hyperparams(case):
     params = tree()
     alone, _ = steps(case.make(learning_rate=lambda step: 0.1 / (1 + step)), params)
-    tx = optax.inject_hyperparams(case.factory)(
-        learning_rate=lambda step: 0.1 / (1 + step), **case.kwargs
-    )
+    tx = case.inject()(learning_rate=lambda step: 0.1 / (1 + step), **case.kwargs)
     injected, state = steps(tx, params, update=jax.jit(tx.update))
     if case.name not in ("adabound", "amsbound"):  # their band knows no step 0 there: documented
         chex.assert_trees_all_close(injected, alone, rtol=1e-4, atol=1e-5)
     assert state.hyperparams["learning_rate"] == pytest.approx(0.1 / 3)
 
     base = {"base_lr": 0.1} if case.name in ("adabound", "amsbound") else {}
-    tx = optax.inject_hyperparams(case.factory)(learning_rate=0.1, **case.kwargs, **base)
+    tx = case.inject()(learning_rate=0.1, **case.kwargs, **base)
     state = tx.init(params)
     state.hyperparams["learning_rate"] = jnp.asarray(0.0)
     decays = "weight_decay" in state.hyperparams
@@ -519,7 +516,7 @@ def test_weight_decay_masks(case):
     without, _ = plain.update(grads, plain.init(params), params)
 
     def decays(**kwargs):
-        tx = case.make(**kwargs)
+        tx = case.make(**kwargs | case.decays(kwargs["weight_decay"]))
         updates, _ = tx.update(grads, tx.init(params), params)
         return jax.tree.map(lambda u, v: bool(jnp.all(u != v)), updates, without)
 
@@ -542,8 +539,7 @@ def test_weight_decay_masks(case):
         decays(weight_decay=0.5, mask={"a": 1, "c": True})
     with pytest.raises(ValueError, match=rf"^{case.name}\.update: mask is no prefix"):
         decays(weight_decay=0.5, mask={"a": True})
-    injected = optax.inject_hyperparams(case.factory)  # takes a function for a schedule
-    tx = injected(0.1, weight_decay=0.5, mask=by_ndim, **case.kwargs)
+    tx = case.inject()(0.1, weight_decay=0.5, mask=by_ndim, **case.kwargs)
     with pytest.raises(ValueError, match=r"mask must be a tree .*, got False alone .*static_args"):
         tx.init(params["a"])
 

@@ -30,7 +30,8 @@ VOCABULARY = {
     *("nu_row", "nu_col"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_algorithms", "_wrappers", "_optimizers"]
+LAYERS = ["_check", "_numerics", "_core", "_roles", "_momentum", "_algorithms", "_wrappers"]
+LAYERS += ["_optimizers"]
 
 
 def imports(path):
@@ -128,6 +129,7 @@ IN_OPTAX = {
 }
 # Arguments of optax that are a wrapper's here, or have the name they have everywhere.
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
+GONE |= {"muon_weight_dimension_numbers"}  # `roles`, which also say what is no matrix
 
 
 @pytest.mark.parametrize("name", IN_OPTAX)

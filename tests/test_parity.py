@@ -67,7 +67,7 @@ def test_a_schedule(case, shape):
 @problems(CASES)
 def test_weight_decay(case, shape):
     start, gradients = problem(shape)
-    decayed = case._replace(kwargs={**case.kwargs, "weight_decay": 0.3}, reference_kwargs={})
+    decayed = case._replace(kwargs={**case.kwargs, **case.decays(0.3)}, reference_kwargs={})
     ours = trajectory(decayed.make(), start, gradients, "float64")
     paper = decayed.reference(start, gradients)
     assert deviation(ours, paper, start) < case.float64

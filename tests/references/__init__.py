@@ -17,10 +17,12 @@ from .adabound import adabound, amsbound
 from .adadelta import adadelta
 from .adagrad import adagrad
 from .adam import adam, nadam
+from .adam_mini import adam_mini
 from .adamax import adamax
 from .amsgrad import amsgrad
 from .lamb import lamb
 from .lion import lion
+from .muon import muon
 from .radam import radam
 from .rmsprop import rmsprop
 from .sgd import sgd
@@ -30,11 +32,13 @@ __all__ = [
     "adadelta",
     "adagrad",
     "adam",
+    "adam_mini",
     "adamax",
     "amsbound",
     "amsgrad",
     "lamb",
     "lion",
+    "muon",
     "nadam",
     "radam",
     "rmsprop",
