@@ -144,7 +144,8 @@ def by_compiler(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax
     sharding = jax.typeof(x).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return function(x)
-    return jax.sharding.auto_axes(function, out_sharding=sharding)(x)
+    automatic: Any = jax.sharding.auto_axes(function, out_sharding=sharding)
+    return automatic(x)
 
 
 def zero_count() -> jax.Array:

@@ -203,7 +203,7 @@ def _acceptable(name: str, roles: Any, rule: Rule) -> None:
 
 
 def _known(name: str, where: str, role: Any, rule: Rule) -> None:
-    kind, _, count = role.partition(":") if isinstance(role, str) else (None, "", "")
+    kind, _, count = role.partition(":") if isinstance(role, str) else ("", "", "")
     if kind not in rule.forms or (count and not (rule.forms[kind].counts and count.isdecimal())):
         raise ValueError(f"{name}: {where} must be one of\n{_described(rule)}\ngot {role!r}.")
 
@@ -229,8 +229,7 @@ def _rows(name: str, tree: Any, roles: Any, rule: Rule) -> list[Row]:
 def _row(name: str, path: str, shape: Shape, roles: Any, rule: Rule) -> Row:
     role, why = None, ""
     if isinstance(roles, Mapping):
-        pattern = next((p for p in roles if _matches(p, path)), None)
-        if pattern is not None:
+        for pattern in (p for p in roles if _matches(p, path)):
             role, why = roles[pattern], f"roles[{pattern!r}]"
     elif roles is not None:
         role, why = roles(path, shape), "roles(path, shape)"

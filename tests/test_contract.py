@@ -60,6 +60,7 @@ def moving(case, **overrides):
     """An optimizer whose means forget within a few dozen steps."""
     names = inspect.signature(getattr(oa, case.name)).parameters
     fast = {"b1": 0.5, "b2": 0.8, "rho": 0.8, "decay": 0.8}
+    fast |= {"beta": 0.5, "adam_b1": 0.5, "adam_b2": 0.8}
     fast |= {"momentum": 0.5} if "momentum" in case.kwargs else {}
     return case.make(**{k: v for k, v in fast.items() if k in names} | overrides)
 

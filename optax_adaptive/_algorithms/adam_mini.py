@@ -4,6 +4,7 @@ Zhang, Chen, Li, Ding, Wu, Kingma, Ye, Luo and Sun, "Adam-mini: Use Fewer Learni
 More", ICLR 2025, algorithms 1 to 3. https://arxiv.org/abs/2406.16793
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +32,10 @@ def _default(part, path, shape):
     return "tensor"
 
 
+def _splits(shape, axis, n):
+    return len(shape) == 2 and n > 0 and shape[axis] % n == 0
+
+
 _RULE = Rule(
     {
         "adam": Form("of any shape: a number for every coordinate", lambda shape, _: True),
@@ -47,9 +52,12 @@ _RULE = Rule(
         ),
         "heads": Form(
             "(in, heads, size of a head), or with N heads side by side (in, N * size)",
-            lambda shape, n: (
-                len(shape) == 3 if n == 1 else n > 1 and len(shape) == 2 and shape[1] % n == 0
-            ),
+            lambda shape, n: len(shape) == 3 if n == 1 else _splits(shape, 1, n),
+            True,
+        ),
+        "row_heads": Form(
+            "with N heads one below the other (N * size, in)",
+            lambda shape, n: _splits(shape, 0, n),
             True,
         ),
     },
@@ -85,14 +93,15 @@ def adam_mini(
 
     so that nu needs next to no memory. Which coordinates are a block is the role of their leaf::
 
-        "adam"      every coordinate by itself
-        "tensor"    the leaf
-        "rows"      one index of the first axis: (tokens, size), or (out, in) as in Equinox
-        "rows:2"    one index of the first two axes, and so on
-        "neurons"   one index of the last axis: (..., out)
-        "neurons:2" one index of the last two axes, and so on: (in, heads, size of a head)
-        "heads"     one head: (in, heads, size of a head)
-        "heads:8"   one of 8 heads that lie side by side in the last axis: (in, 8 * size)
+        "adam"         every coordinate by itself
+        "tensor"       the leaf
+        "rows"         one index of the first axis: (tokens, size), or (out, in) as in Equinox
+        "rows:2"       one index of the first two axes, and so on
+        "neurons"      one index of the last axis: (..., out)
+        "neurons:2"    one index of the last two axes, and so on: (in, heads, size of a head)
+        "heads"        one head: (in, heads, size of a head)
+        "heads:8"      one of 8 heads that lie side by side in the last axis: (in, 8 * size)
+        "row_heads:8"  one of 8 heads that lie one below the other: (8 * size, in)
 
     By default names tell, as in the authors' code: biases are "adam"; embeddings "rows"; queries
     and keys "heads"; values, outputs of attention, MLPs, linear and output layers "neurons", with
@@ -143,10 +152,7 @@ def scale_by_adam_mini(
 
     def init(params):
         def start(role, mu):
-            if role is None or role == "adam":
-                return zeros_like(mu)
-            blocks, axes = _blocks(role, mu.shape)
-            return jnp.mean(mu.reshape(blocks), axes, keepdims=True)
+            return zeros_like(mu) if role in (None, "adam") else _means(role, mu)
 
         mu = zeros_like(params)
         return AdamMiniState(zero_count(), mu, map_leaves(start, mu, static=role_of(params)))
@@ -156,11 +162,10 @@ def scale_by_adam_mini(
         c1, c2 = bias(b1, t), bias(b2, t)
 
         def leaf(role, g, mu, nu):
-            blocks, axes = _blocks(role, g.shape)
-            means = jnp.mean(square(g).reshape(blocks), axes, keepdims=True)
+            nu = b2 * nu + (1 - b2) * _means(role, square(g))
             g, flaw = squarable(g)
             mu = b1 * mu + (1 - b1) * g + flaw
-            nu = b2 * nu + (1 - b2) * means
+            blocks, _ = _blocks(role, g.shape)
             u = mu.reshape(blocks) / (c1 * (jnp.sqrt(nu / c2) + eps))
             return u.reshape(g.shape), mu, nu
 
@@ -187,10 +192,19 @@ def adam_mini_roles(params: optax.Params, roles: Any = None) -> Roles:
     return report(params, roles, _RULE)
 
 
+def _means(role, x):
+    """The mean of every block of x; 0 of an empty one."""
+    blocks, axes = _blocks(role, x.shape)
+    size = math.prod(blocks[axis] for axis in axes)
+    return jnp.sum(x.reshape(blocks), axes, keepdims=True) / max(1, size)
+
+
 def _blocks(role, shape):
     """The shape in which the blocks of a role are whole axes, and these axes."""
     kind, n, axes = role.partition(":")[0], number(role), tuple(range(len(shape)))
     if kind == "heads":
         return shape if n == 1 else (shape[0], n, shape[1] // n), (0, 2)
+    if kind == "row_heads":
+        return (n, shape[0] // n, shape[1]), (1, 2)
     means = {"adam": (), "tensor": axes, "rows": axes[n:], "neurons": axes[: len(axes) - n]}
     return shape, means[kind]

@@ -107,8 +107,8 @@ def muon(
 
         m    = beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
 
-    x comes out nearly orthogonal: the singular vectors of m with singular values between about 0.7
-    and 1.2. Every other leaf steps as by `adam` with adam_b1, adam_b2, eps and adam_eps_root, and
+    x comes out nearly orthogonal: the singular vectors of m, and singular values between about 0.7
+    and 1.2 where those of m are not below a hundredth of |m|. Every other leaf steps as by `adam` with adam_b1, adam_b2, eps and adam_eps_root, and
     with the same nesterov.
 
     Which leaf is which is its role. A leaf with one axis or none, and one whose names say that it
@@ -213,7 +213,8 @@ def scale_by_muon(
     roles: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `muon`, of all roles and scaled by shapes, without rates and decays."""
-    iterations = _iterations(ns_coeffs, ns_steps)
+    threes = _threes(ns_coeffs)
+    _check.whole(ns_steps=ns_steps)
     _check.decay_rate(beta=beta, adam_b1=adam_b1, adam_b2=adam_b2)
     _check.positive(eps=eps)
     _check.flag(nesterov=nesterov, adaptive=adaptive)
@@ -240,13 +241,10 @@ def scale_by_muon(
             if length > width:
                 return orthogonal(x.mT).mT
             x = x / _PRECONDITIONINGS[preconditioning](x, eps)
-            for (a, b, c), times in iterations:
-
-                def step(_, x, a=a, b=b, c=c):
-                    square = x @ x.mT
-                    return a * x + (b * square + c * square @ square) @ x
-
-                x = lax.fori_loop(0, times, step, x)
+            if len(threes) == 1:  # in a loop: ns_steps may be traced
+                return lax.fori_loop(0, ns_steps, lambda _, x: _newton_schulz(x, *threes[0]), x)
+            for three in threes:
+                x = _newton_schulz(x, *three)
             return x
 
         def leaf(role, g, mu, nu):
@@ -306,16 +304,18 @@ def _as_matrices(role, shape):
     return parts, *(parts[:0:-1] if role == "transposed" else parts[1:])
 
 
-def _iterations(ns_coeffs, ns_steps):
-    """Pairs of three coefficients and how many times to use them."""
-    _check.whole(ns_steps=ns_steps)
+def _threes(ns_coeffs):
+    """The coefficients of every iteration, or the three of all."""
     if isinstance(ns_coeffs, str):
         _check.one_of(*_PRESETS, ns_coeffs=ns_coeffs)
         ns_coeffs = _PRESETS[ns_coeffs]
-    threes = _check.threes(ns_coeffs=ns_coeffs)
-    if len(threes) == 1:
-        return [(threes[0], ns_steps)]
-    return [(three, 1) for three in threes]
+    return _check.threes(ns_coeffs=ns_coeffs)
+
+
+def _newton_schulz(x, a, b, c):
+    """The singular values s of x become a s + b s³ + c s⁵."""
+    square = x @ x.mT
+    return a * x + (b * square + c * square @ square) @ x
 
 
 def _norm(x):

@@ -102,6 +102,49 @@ ADABOUND = {
     "amsbound": ("AdaBound", {"amsbound": True}),
 }
 
+# A "parameter" is no argument of the optimizer: what it wants to know of its one parameter, as a
+# group of parameters (a dict) or by its name.
+TORCH_G = {
+    "muon": ("Muon", {"lr": 0.02, "weight_decay": 0.0}, (6, 4)),
+    "muon_plain": ("Muon", {"lr": 0.02, "weight_decay": 0.1, "nesterov": False}, (6, 4)),
+}
+
+KERAS_G = {
+    "muon": ("Muon", {"learning_rate": 0.02}, (6, 4)),
+    "muon_plain": ("Muon", {"learning_rate": 0.02, "nesterov": False}, (6, 4)),
+    "muon_unscaled": (
+        "Muon",
+        {"learning_rate": 0.02, "nesterov": False, "rms_rate": None, "momentum": 0.8},
+        (6, 4),
+    ),
+}
+
+PYTORCH_OPTIMIZER_G = {
+    "muon": ("Muon", {"parameter": {"use_muon": True}, "nesterov": False}, (6, 4)),
+    "muon_adjusted": (
+        "Muon",
+        {"parameter": {"use_muon": True}, "nesterov": False, "use_adjusted_lr": True},
+        (4, 6),
+    ),
+}
+
+_MINI = {"lr": 1e-3, "verbose": False}
+ADAM_MINI = {
+    "adam_mini_query": (
+        "Adam_mini",
+        _MINI | {"parameter": "attn.wq.weight", "dim": 4, "n_heads": 2},
+        (4, 4),
+    ),
+    "adam_mini_mlp": (
+        "Adam_mini",
+        _MINI | {"parameter": "mlp.fc1.weight", "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "adam_mini_embedding": ("Adam_mini", _MINI | {"parameter": "embed.weight"}, (6, 4)),
+    "adam_mini_norm": ("Adam_mini", _MINI | {"parameter": "norm.weight", "eps": 1e-3}),
+    "adam_mini_bias": ("Adam_mini", _MINI | {"parameter": "mlp.fc1.bias"}),
+}
+
 
 class Package(NamedTuple):
     """A package of torch optimizers, and the cases to run with it."""
@@ -113,8 +156,12 @@ class Package(NamedTuple):
 
 
 PACKAGES = {
-    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
+    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH | TORCH_G),
     "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
+    "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER_G
+    ),
 }
 
 
@@ -123,7 +170,10 @@ def torch_trajectory(make, arguments, drop, shape):
 
     start, gradients = problem(shape)
     x = torch.nn.Parameter(torch.tensor(start))
-    optimizer = make([x], **arguments)
+    arguments = dict(arguments)
+    parameter = arguments.pop("parameter", {})
+    named = (parameter, x) if isinstance(parameter, str) else {"params": [x], **parameter}
+    optimizer = make([named], **arguments)
     trajectory = []
     for step, gradient in enumerate(gradients):
         if drop and step == DROP_AT:
@@ -169,7 +219,7 @@ def keras_package(_):
 
     keras.config.set_floatx("float64")
     version = f"{keras.__version__} on jax {jax.__version__}"
-    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS)
+    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS | KERAS_G)
     return keras.optimizers, package, version
 
 

@@ -59,6 +59,9 @@ EPS_AFTER_MAX = "eps is added to the running maximum, ours to |g| before it"
 MOMENTUM_SCHEDULE = "Dozat's schedule of momentum (in Keras 250 times as fast), ours is constant"
 RATE_INSIDE = "the velocity keeps the rates it was gathered with, ours takes the new rate at once"
 RATE_OUTSIDE = "the velocity takes the new rate at once, ours keeps the rates it was gathered with"
+BFLOAT16 = "the iteration runs in bfloat16, ours in the dtype of the parameters"
+UNCORRECTED = "the look-ahead mixes uncorrected means, ours corrected ones as optax's"
+MUON_EPS = "1e-7 is added to the norm of a sum of gradients, our eps to that of their mean"
 
 # fmt: off
 ROWS = [
@@ -161,5 +164,73 @@ ROWS = [
     Row("adabound", "adabound_drop", "adabound", {"learning_rate": 1e-3}),
     Row("adabound", "adabound_weight_decay", "adabound", {"learning_rate": 1e-3}, l2=0.01),
     Row("adabound", "amsbound", "amsbound", {"learning_rate": 1e-3}),
+
+    Row(
+        "torch", "muon", "muon",
+        {"learning_rate": 0.02, "roles": {"*": "transposed"}},
+        8.0e-2, f"{UNCORRECTED}; {BFLOAT16}",
+    ),
+    Row(
+        "torch", "muon_plain", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False,
+            "weight_decay": 0.1,
+        },
+        1.0e-2, BFLOAT16,
+    ),
+    Row(
+        "pytorch_optimizer", "muon", "muon",
+        {"learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False},
+        1.5e-2, BFLOAT16,
+    ),
+    Row(
+        "pytorch_optimizer", "muon_adjusted", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False,
+            "consistent_rms": 0.2,
+        },
+        1.6e-2, BFLOAT16,
+    ),
+    Row(
+        "keras", "muon", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "consistent_rms": 0.2,
+            "weight_decay": 0.004,
+        },
+        1.1e-1, UNCORRECTED,
+    ),
+    Row(
+        "keras", "muon_plain", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "consistent_rms": 0.2,
+            "weight_decay": 0.004, "nesterov": False,
+        },
+        6.0e-8, MUON_EPS,
+    ),
+    Row(
+        "keras", "muon_unscaled", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "beta": 0.8,
+            "weight_decay": 0.004, "nesterov": False,
+        },
+        1.0e-7, MUON_EPS,
+    ),
+    Row(
+        "adam_mini", "adam_mini_query", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "row_heads:2"}},
+    ),
+    Row(
+        "adam_mini", "adam_mini_mlp", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "rows"}, "weight_decay": 0.1},
+    ),
+    Row(
+        "adam_mini", "adam_mini_embedding", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "rows"}},
+    ),
+    Row("adam_mini", "adam_mini_norm", "adam_mini", {"learning_rate": 1e-3, "eps": 1e-3}),
+    Row(
+        "adam_mini", "adam_mini_bias", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "adam"}},
+    ),
 ]
 # fmt: on

@@ -41,6 +41,7 @@ def partition(role, shape):
             "tensor": (),
             "rows": index[: int(number or 1)],
             "neurons": index[-int(number or 1) :],
+            "row_heads": index[:1] and index[0] // max(1, shape[0] // int(number or 1)),
             "heads": index[-1] // (shape[-1] // int(number or 1)) if number else index[1:2],
         }[kind]
         blocks.setdefault(common, []).append(flat)
