@@ -149,12 +149,8 @@ DECAYS = {"weight_decay": 1e-4}  # the default of optax and ours, not of the ref
 OPTAX_MAX = "optax keeps the largest corrected nu; the paper and torch the largest raw one"
 
 # The iteration of Muon multiplies small singular values by 3.4 each time, and their rounding too.
-MATRICES = {
-    "shapes": ((8,), (6, 4), (4, 6)),
-    "float64": 1e-11,
-    "float32": 1e-3,
-    "temporaries": 5.01,
-}
+# It needs a matrix beside the old and the new one, and two squares.
+MATRICES = {"shapes": ((8,), (6, 4), (4, 6)), "float64": 1e-10, "temporaries": 5.01}
 STACKS = MATRICES | {"shapes": ((6, 4), (3, 4, 6)), "same_in_optax": False}
 BLOCKS = {"shapes": ((8,), (6, 4), (2, 4, 6)), "same_in_optax": False}
 

@@ -115,6 +115,7 @@ def test_every_case_is_another_algorithm():
 SAME = [
     ("adam()", "nadam(nesterov=False)"),
     ("adam(nesterov=True)", "nadam()"),
+    ("adam()", "adam_mini(roles=one_by_one)"),
 ]
 
 
