@@ -116,6 +116,7 @@ SAME = [
     ("adam()", "nadam(nesterov=False)"),
     ("adam(nesterov=True)", "nadam()"),
     ("adam()", "adam_mini(roles=one_by_one)"),
+    ("nadam(nesterov=False)", "adam_mini(roles=one_by_one)"),
 ]
 
 

@@ -108,8 +108,8 @@ def muon(
         m    = beta mu / (1 - beta^(t+1)) + (1 - beta) g / (1 - beta^t)
 
     x comes out nearly orthogonal: the singular vectors of m, and singular values between about 0.7
-    and 1.2 where those of m are not below a hundredth of |m|. Every other leaf steps as by `adam` with adam_b1, adam_b2, eps and adam_eps_root, and
-    with the same nesterov.
+    and 1.2 where those of m are not below a hundredth of |m|. Every other leaf steps as by `adam`
+    with adam_b1, adam_b2, eps and adam_eps_root, and with the same nesterov.
 
     Which leaf is which is its role. A leaf with one axis or none, and one whose names say that it
     is an embedding, a head, a norm or a bias, is "adam". A leaf of two axes that names say is a
