@@ -151,7 +151,7 @@ OPTAX_MAX = "optax keeps the largest corrected nu; the paper and torch the large
 # The iteration of Muon multiplies small singular values by 3.4 each time, and their rounding too.
 # It needs a matrix beside the old and the new one, and two squares.
 MATRICES = {"shapes": ((8,), (6, 4), (4, 6)), "float64": 1e-10, "temporaries": 5.01}
-STACKS = MATRICES | {"shapes": ((6, 4), (3, 4, 6)), "same_in_optax": False}
+STACKS = MATRICES | {"shapes": ((3, 4, 6),), "same_in_optax": False}
 BLOCKS = {"shapes": ((8,), (6, 4), (2, 4, 6)), "same_in_optax": False}
 
 # rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
