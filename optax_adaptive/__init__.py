@@ -31,6 +31,10 @@ from optax_adaptive._algorithms.adam import scale_by_nadam as scale_by_nadam
 from optax_adaptive._algorithms.adam_atan2 import AdamAtan2State as AdamAtan2State
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2 as adam_atan2
 from optax_adaptive._algorithms.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
+from optax_adaptive._algorithms.adam_mini import AdamMiniState as AdamMiniState
+from optax_adaptive._algorithms.adam_mini import adam_mini as adam_mini
+from optax_adaptive._algorithms.adam_mini import adam_mini_roles as adam_mini_roles
+from optax_adaptive._algorithms.adam_mini import scale_by_adam_mini as scale_by_adam_mini
 from optax_adaptive._algorithms.adamax import AdamaxState as AdamaxState
 from optax_adaptive._algorithms.adamax import adamax as adamax
 from optax_adaptive._algorithms.adamax import adamaxw as adamaxw
@@ -68,6 +72,10 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.muon import MuonState as MuonState
+from optax_adaptive._algorithms.muon import muon as muon
+from optax_adaptive._algorithms.muon import muon_roles as muon_roles
+from optax_adaptive._algorithms.muon import scale_by_muon as scale_by_muon
 from optax_adaptive._algorithms.novograd import NovogradState as NovogradState
 from optax_adaptive._algorithms.novograd import novograd as novograd
 from optax_adaptive._algorithms.novograd import scale_by_novograd as scale_by_novograd

@@ -76,6 +76,34 @@ _scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < ma
 _scheduled_decay_rate = _domain("a schedule or a number in [0, 1)", lambda x: 0 <= x < 1)
 
 
+def threes(**hyperparameters: Any) -> list[tuple[Any, Any, Any]]:
+    """Tuples of three numbers: one, or one for each of several iterations."""
+    domain = "a tuple of three finite numbers, or a tuple of such"
+    ((name, given),) = hyperparameters.items()
+
+    def refuse() -> ValueError:
+        return ValueError(f"{caller()}: {name} must be {domain}, got {given!r}.")
+
+    if not isinstance(given, (tuple, list)) or not given:
+        raise refuse()
+    rows = given if isinstance(given[0], (tuple, list)) else (given,)
+    if not all(isinstance(row, (tuple, list)) and len(row) == 3 for row in rows):
+        raise refuse()
+    for x in (x for row in rows for x in row):
+        value = _scalar(name, x, domain)
+        if value is not None and not math.isfinite(value):
+            raise refuse()
+    return [tuple(row) for row in rows]
+
+
+def one_of(*values: str, **hyperparameters: Any) -> None:
+    """Names of variants: they choose a formula, so they cannot be traced."""
+    for name, given in hyperparameters.items():
+        if not isinstance(given, str) or given not in values:
+            allowed = ", ".join(map(repr, values))
+            raise ValueError(f"{caller()}: {name} must be one of {allowed}, got {given!r}.")
+
+
 def scheduled(**hyperparameters: Any) -> None:
     """Numbers >= 0, or functions of the count of steps made so far."""
     for name, given in hyperparameters.items():

@@ -14,6 +14,7 @@ import jax.core
 import jax.numpy as jnp
 import optax
 from jax.experimental.shard_alike import shard_alike
+from jax.sharding import AxisType
 
 from optax_adaptive import _check
 from optax_adaptive._numerics import increment
@@ -153,9 +154,29 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
     return jax.tree.map(leaf, params)
 
 
+def by_compiler(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of x, in the shape and sharding of x, where the compiler shards what is between.
+
+    A product of matrices refuses a mesh with explicit axes where its inner axis is sharded.
+    """
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return function(x)
+    automatic: Any = jax.sharding.auto_axes(function, out_sharding=sharding)
+    return automatic(x)
+
+
 def zero_count() -> jax.Array:
     """The count of steps before the first one: int32, shape ()."""
     return jnp.zeros((), jnp.int32)
+
+
+class Others(NamedTuple):
+    """Leaves that `descend` walks at another rate."""
+
+    where: Callable[[Any], Any]  # updates -> a tree of booleans
+    learning_rate: optax.ScalarOrSchedule
+    weight_decay: optax.ScalarOrSchedule | None
 
 
 class DescentState(NamedTuple):
@@ -172,6 +193,7 @@ def descend(
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
     velocity: optax.GradientTransformation | None = None,
+    others: Others | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer that walks along `direction`: the one place for rate and decoupled decay.
 
@@ -194,6 +216,7 @@ def descend(
         mask: Which leaves decay: a tree of booleans with the structure of the parameters or a
             prefix of it, or a function from the parameters to such a tree. None for all.
         velocity: None, or a transformation of the product of learning rate and direction.
+        others: None, or the leaves that have a rate and a decay of their own.
     """
     _check.scheduled(learning_rate=learning_rate)
     _check.decay(weight_decay, mask)
@@ -205,15 +228,28 @@ def descend(
         return DescentState(zero_count(), direction.init(params), velocity.init(params))
 
     def update(grads, state, *, params=None, given_params=None, **extra):
-        rate = -at(learning_rate, state.step)
         extra["given_params"] = given_params
-        updates, new_direction = direction.update(grads, state.direction, params, **extra)
-        updates = map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, updates, inline=True)
-        updates, new_velocity = velocity.update(updates, state.velocity, params, **extra)
-        if weight_decay is not None:
+
+        def scaled(u, learning_rate):
+            rate = -at(learning_rate, state.step)
+            return map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, u, inline=True)
+
+        def decayed(u, learning_rate, weight_decay):
+            if weight_decay is None:
+                return u
             _check.given(name, {"params": params})
-            shrink = rate * at(weight_decay, state.step)
-            updates = add_decay(updates, shrink, mask, params, given_params)
+            shrink = -at(learning_rate, state.step) * at(weight_decay, state.step)
+            return add_decay(u, shrink, mask, params, given_params)
+
+        u, new_direction = direction.update(grads, state.direction, params, **extra)
+        updates, new_velocity = velocity.update(
+            scaled(u, learning_rate), state.velocity, params, **extra
+        )
+        updates = decayed(updates, learning_rate, weight_decay)
+        if others is not None:
+            elsewhere = scaled(u, others.learning_rate)
+            elsewhere = decayed(elsewhere, others.learning_rate, others.weight_decay)
+            updates = _choose(others.where(u), elsewhere, updates)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
 
     return transformation(init, update)

@@ -39,17 +39,20 @@ def squarable(g: jax.Array) -> tuple[jax.Array, jax.Array]:
     infinite for ever, and every later step 0. The flaw is 0, and NaN where g is Inf or NaN: those
     must stay visible. (Added to g itself it would cost a temporary array: two outputs read g.)
     """
-    bound = _squarable_bound(g)
+    bound = _bound(g.dtype)
     return lax.clamp(jnp.asarray(-bound, g.dtype), g, jnp.asarray(bound, g.dtype)), 0 * g
 
 
-def squared_norm(g: jax.Array) -> jax.Array:
-    """The sum of squares of `squarable(g)`, written so that no copy of that is kept."""
-    return jnp.sum(jnp.minimum(g * g, _squarable_bound(g) ** 2))
+def square(g: jax.Array) -> jax.Array:
+    """The square of the first result of `squarable`, from g itself.
+
+    For sums of squares: XLA on CPU computes this inside of a sum, and a clamped g before it.
+    """
+    return jnp.minimum(g * g, jnp.asarray(_bound(g.dtype) ** 2, g.dtype))
 
 
-def _squarable_bound(g: jax.Array) -> float:
-    info = jnp.finfo(g.dtype)
+def _bound(dtype: Any) -> float:
+    info = jnp.finfo(dtype)
     return 2.0 ** ((info.maxexp - info.nmant - 3) // 2)
 
 

@@ -15,6 +15,7 @@ from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adahessian import adahessian
 from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2
+from optax_adaptive._algorithms.adam_mini import adam_mini
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
 from optax_adaptive._algorithms.adamod import adamod
 from optax_adaptive._algorithms.adamp import adamp
@@ -27,6 +28,7 @@ from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.muon import muon
 from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.padam import padam
 from optax_adaptive._algorithms.qhadam import qhadam
@@ -301,6 +303,23 @@ _RECORDS = (
         "CAME: Confidence-guided Adaptive Memory Efficient Optimization",
         2023,
         _ARXIV + "2307.02047",
+        state_words=1,
+        elementwise=False,
+    ),
+    Optimizer(
+        muon,
+        "Muon: An optimizer for hidden layers in neural networks",
+        2024,
+        "https://kellerjordan.github.io/posts/muon/",
+        state_words=1,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(
+        adam_mini,
+        "Adam-mini: Use Fewer Learning Rates To Gain More",
+        2025,
+        _ARXIV + "2406.16793",
         state_words=1,
         elementwise=False,
     ),

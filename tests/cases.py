@@ -4,6 +4,7 @@ Parity and contract tests are parametrized over this table; a new optimizer is a
 """
 
 import functools
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -57,7 +58,20 @@ class Case(NamedTuple):
 
     def make_optax(self):
         make = getattr(optax, self.name, None) or getattr(optax.contrib, self.name)
-        return make(**self.arguments)
+        return make(**{k: v for k, v in self.arguments.items() if k != "roles"})
+
+    def decays(self, weight_decay):
+        """The arguments that make every leaf decay; Muon has a decay for each kind of leaf."""
+        names = {"weight_decay", "adam_weight_decay"}
+        return dict.fromkeys(
+            names & inspect.signature(self.factory).parameters.keys(), weight_decay
+        )
+
+    @property
+    def inject(self):
+        """`optax.inject_hyperparams` of the constructor; it takes functions for schedules."""
+        static = [name for name, value in self.kwargs.items() if callable(value)]
+        return functools.partial(optax.inject_hyperparams, self.factory, static_args=static)
 
     def problem(self, shape):
         return problem(shape, decades=self.decades)
@@ -122,6 +136,55 @@ def climbs(step):
 
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
+
+
+def matrices(path, shape):
+    """What optax.contrib.muon does: two axes are a matrix."""
+    return "matrix" if len(shape) == 2 else "adam"
+
+
+def transposed(path, shape):
+    return "transposed" if len(shape) > 1 else "adam"
+
+
+def convs(path, shape):
+    return "conv" if len(shape) > 1 else "adam"
+
+
+def stacks(path, shape):
+    return {2: "matrix", 3: "stack"}.get(len(shape), "adam")
+
+
+def heads(path, shape):
+    return {2: "matrix", 3: "heads"}.get(len(shape), "adam")
+
+
+def one_by_one(path, shape):
+    return "adam"
+
+
+def rows(path, shape):
+    return "rows" if shape else "tensor"
+
+
+def neurons(path, shape):
+    return "neurons" if len(shape) > 1 else "tensor"
+
+
+def values(path, shape):
+    return {2: "heads:2", 3: "neurons:2"}.get(len(shape), "adam") if shape[-1:] != (3,) else "rows"
+
+
+def per_head(path, shape):
+    return {2: "row_heads:2", 3: "heads"}.get(len(shape), "tensor")
+
+
+# The iteration of Muon multiplies small singular values by 3.4 each time, and their rounding too.
+# It needs a matrix beside the old and the new one, and two squares.
+MUON_SHAPES = {"shapes": ((8,), (6, 4), (4, 6)), "float64": 1e-10, "temporaries": 5.01}
+STACKS = MUON_SHAPES | {"shapes": ((3, 4, 6),), "same_in_optax": False}
+BLOCKS = {"shapes": ((8,), (6, 4), (2, 4, 6)), "same_in_optax": False}
+MUON = {"roles": matrices}
 
 # rmsprop(centered=True, bias_correction=True) has no row with initial_scale 0: at a coordinate's
 # first step the corrected variance is exactly g² - g², and no two codes agree on its rounding.
@@ -387,6 +450,37 @@ CASES = [
         shapes=MATRICES,
         temporaries=1.05,
     ),
+    Case("muon", MUON, **MUON_SHAPES),
+    Case(
+        "muon",
+        MUON | {"ns_coeffs": "dion", "nesterov": False},
+        **MUON_SHAPES | {"temporaries": 8.01},
+    ),
+    Case(
+        "muon",
+        MUON | {"ns_coeffs": (3.0, -3.2, 1.2), "ns_steps": 7, "beta": 0.8, "eps": 1e-2},
+        **MUON_SHAPES,
+    ),
+    Case("muon", MUON | {"adaptive": True, "consistent_rms": 0.2}, **MUON_SHAPES),
+    Case("muon", MUON | {"preconditioning": "spectral"}, **MUON_SHAPES),
+    Case("muon", MUON | {"preconditioning": "schatten"}, **MUON_SHAPES),
+    Case("muon", MUON | {"preconditioning": "aol", "ns_steps": 4}, **MUON_SHAPES),
+    Case(
+        "muon",
+        MUON | {"adam_b1": 0.8, "adam_b2": 0.99, "adam_eps_root": 1e-4, "adam_learning_rate": 0.1},
+        **MUON_SHAPES,
+    ),
+    Case("muon", {"roles": transposed}, **STACKS),
+    Case("muon", {"roles": convs}, **STACKS),
+    Case("muon", {"roles": stacks, "adaptive": True}, **STACKS),
+    Case("muon", {"roles": heads}, **STACKS),
+    Case("adam_mini", **BLOCKS),
+    Case("adam_mini", {"b1": 0.8, "b2": 0.99, "eps": 1e-3}, **BLOCKS),
+    Case("adam_mini", {"roles": one_by_one}, **BLOCKS),
+    Case("adam_mini", {"roles": rows}, **BLOCKS),
+    Case("adam_mini", {"roles": neurons}, **BLOCKS),
+    Case("adam_mini", {"roles": values}, **BLOCKS),
+    Case("adam_mini", {"roles": per_head}, **BLOCKS),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

@@ -34,8 +34,8 @@ VOCABULARY = {
     *("residual_row", "residual_col", "sum_sq_max", "statistics", "roots", "bases"),
 }
 # Which files may import which.
-LAYERS = ["_check", "_numerics", "_core", "_momentum", "_hutchinson", "_matrices", "_algorithms"]
-LAYERS += ["_wrappers", "_optimizers"]
+LAYERS = ["_check", "_numerics", "_core", "_roles", "_momentum", "_hutchinson", "_matrices"]
+LAYERS += ["_algorithms", "_wrappers", "_optimizers"]
 
 
 def imports(path):
@@ -170,6 +170,7 @@ IN_OPTAX = {
 # Arguments of optax that are a wrapper's here, or have the name they have everywhere.
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
 GONE |= {"dtype_momentum", "weight_decay_rate"}  # of adafactor
+GONE |= {"muon_weight_dimension_numbers"}  # `roles`, which also say what is no matrix
 
 
 @pytest.mark.parametrize("name", IN_OPTAX)

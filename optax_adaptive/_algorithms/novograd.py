@@ -22,7 +22,7 @@ from optax_adaptive._core import (
     zeros_like,
     zeros_of,
 )
-from optax_adaptive._numerics import increment, squarable, squared_norm
+from optax_adaptive._numerics import increment, squarable, square
 
 
 class NovogradState(NamedTuple):
@@ -100,7 +100,7 @@ def scale_by_novograd(
         kept = jnp.where(t > 1, b2, 0)
 
         def leaf(g, trace, nu):
-            nu = kept * nu + (1 - kept) * squared_norm(g)
+            nu = kept * nu + (1 - kept) * jnp.sum(square(g))
             g, flaw = squarable(g)
             return b1 * trace + g / (jnp.sqrt(nu + eps_root) + eps) + flaw, nu
 

@@ -40,6 +40,159 @@ DROP_AT = 20
 # Far below every gradient: where eps is put differently from ours, it shows that the rest agrees.
 NO_EPS = 1e-30
 
+
+ADABOUND = {
+    "adabound": ("AdaBound", {}),
+    "adabound_band": ("AdaBound", {"final_lr": 0.5, "gamma": 0.01}),
+    "adabound_drop": ("AdaBound", {}),
+    "adabound_weight_decay": ("AdaBound", {"weight_decay": 0.01}),
+    "amsbound": ("AdaBound", {"amsbound": True}),
+}
+
+
+class Package(NamedTuple):
+    """A package of torch optimizers, and the cases to run with it."""
+
+    module: str
+    distribution: str  # its name on PyPI
+    licence: str
+    cases: dict  # name -> (optimizer, arguments) or (optimizer, arguments, shape)
+
+
+ADABELIEF_PYTORCH = {
+    "adabelief": ("AdaBelief", {"rectify": False, "print_change_log": False}),
+    "adabelief_weight_decay": (
+        "AdaBelief",
+        {"betas": (0.8, 0.99), "weight_decay": 0.1, "rectify": False, "print_change_log": False},
+    ),
+    "adabelief_rectified": ("AdaBelief", {"print_change_log": False}),
+}
+ADAN_PYTORCH = {"adan": ("Adan", {})}
+
+QHOPTIM = {
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "qhadam_drop": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
+    "qhadamw": (
+        "QHAdam",
+        {
+            "betas": (0.995, 0.999),
+            "nus": (0.7, 1.0),
+            "weight_decay": 0.1,
+            "decouple_weight_decay": True,
+        },
+    ),
+}
+ADAM_ATAN2_PYTORCH = {
+    "adam_atan2": ("AdamAtan2", {}),
+    "adam_atan2_factors": ("AdamAtan2", {"betas": (0.8, 0.9), "a": 2.0, "b": 3.0}),
+    "adam_atan2_weight_decay": ("AdamAtan2", {"lr": 1e-3, "weight_decay": 1.0}),
+}
+
+LION_PYTORCH = {
+    "lion": ("Lion", {"lr": 1e-3}),
+    "lion_betas": ("Lion", {"lr": 1e-3, "betas": (0.95, 0.98), "weight_decay": 0.1}),
+}
+TIMM = {
+    "adamw_caution": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.0, "caution": True}),
+    "adamw_caution_decay": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.1, "caution": True}),
+    "mars": ("Mars", {"betas": [0.95, 0.99]}, (6, 4)),
+    "mars_gamma": ("Mars", {"betas": [0.95, 0.99], "gamma": 0.5, "weight_decay": 0.1}, (6, 4)),
+    "adan_weight_decay": ("Adan", {"weight_decay": 0.1, "no_prox": True}),
+    "adan_prox": ("Adan", {"weight_decay": 0.1}),
+    "adan_drop": ("Adan", {"betas": (0.9, 0.8, 0.95), "eps": 1e-3}),
+    "laprop": ("LaProp", {"lr": 4e-4}),
+    "laprop_betas": ("LaProp", {"lr": 4e-4, "betas": (0.8, 0.99), "eps": 1e-3}),
+    "laprop_drop": ("LaProp", {"lr": 4e-4}),
+    "adopt": ("Adopt", {"clip_exp": 0.25}),
+    "adopt_drop": ("Adopt", {"clip_exp": 0.25, "betas": (0.8, 0.9), "eps": 1e-3}),
+    "adopt_weight_decay": ("Adopt", {"clip_exp": 0.25, "weight_decay": 0.01}),
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1}, (4, 6)),
+    "nvnovograd_matrix": ("NvNovoGrad", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
+    "adafactor_momentum_drop": (
+        "Adafactor",
+        {"lr": 0.01, "betas": (0.9, 0.999), "min_dim_size_to_factor": 2, "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "adafactor_big_vision": (
+        "AdafactorBigVision",
+        {"lr": 0.01, "momentum": None, "min_dim_size_to_factor": 2, "decay_rate": 0.6},
+        (3, 6, 4),
+    ),
+    "lion": ("Lion", {"lr": 1e-3, "weight_decay": 0.1}),
+    "lamb": ("Lamb", {"lr": 0.01, "weight_decay": 0.1, "max_grad_norm": None}),
+    "lamb_matrix": (
+        "Lamb",
+        {"lr": 0.01, "weight_decay": 0.0, "always_adapt": True, "max_grad_norm": None},
+        (6, 4),
+    ),
+    "lamb_clipped": ("Lamb", {"lr": 0.01}),
+    "adahessian": ("Adahessian", {"lr": 0.1}),
+    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "avg_conv_kernel": True}, (2, 1, 3, 2)),
+}
+OPTIMI = {
+    "stable_adamw": ("StableAdamW", {"lr": 1e-3}),
+    "stable_adamw_drop": ("StableAdamW", {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    "stable_adamw_matrix": ("StableAdamW", {"lr": 1e-3}, (6, 4)),
+}
+
+ADAMOD = {
+    "adamod": ("AdaMod", {}),
+    "adamod_beta3": ("AdaMod", {"beta3": 0.9, "weight_decay": 0.1}),
+    "adamod_drop": ("AdaMod", {"beta3": 0.9}),
+}
+ADAMP = {
+    "adamp": ("AdamP", {}, (6, 4)),
+    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "nesterov": True}, (4, 6)),
+    "adamp_3d": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "wd_ratio": 0.5}, (4, 3, 3)),
+}
+
+TORCH_OPTIMIZER = {
+    "yogi": ("Yogi", {"lr": 0.01}),
+    "yogi_initial_drop": ("Yogi", {"lr": 0.01, "initial_accumulator": 0.1}),
+    "adabelief_weight_decay": (
+        "AdaBelief",
+        {"lr": 1e-3, "eps": 1e-8, "weight_decay": 0.1, "weight_decouple": True},
+    ),
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "qhadam_nus": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
+    "diffgrad": ("DiffGrad", {}),
+    "swats": ("SWATS", {}),
+    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98)}),
+    "novograd_matrix": (
+        "NovoGrad",
+        {"lr": 0.01, "betas": (0.95, 0.98), "weight_decay": 0.1, "grad_averaging": True},
+        (6, 4),
+    ),
+    "adafactor_matrix": (
+        "Adafactor",
+        {"lr": 0.01, "beta1": 0.9, "relative_step": False, "eps2": (1e-30, 1e-3)},
+        (6, 4),
+    ),
+    "lamb": ("Lamb", {"lr": 0.01}),
+    "lamb_no_eps": ("Lamb", {"lr": 0.01, "eps": NO_EPS}),
+    "adahessian": ("Adahessian", {"lr": 0.1}),
+    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "hessian_power": 1.0}, (2, 1, 3, 2)),
+    "shampoo": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2}, (4, 3)),
+    "shampoo_vector": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2, "update_freq": 3}, (5,)),
+}
+
+TORCH_SM3 = {
+    "sm3": ("SM3", {}),
+    "sm3_matrix": ("SM3", {"momentum": 0.9}, (6, 4)),
+    "sm3_tensor": ("SM3", {}, (3, 2, 4)),
+}
+CAME_PYTORCH = {
+    "came": ("CAME", {"lr": 1e-3, "weight_decay": 0.1}),
+    "came_matrix": (
+        "CAME",
+        {"lr": 1e-3, "betas": (0.8, 0.99, 0.95), "eps": (1e-6, 1e-4), "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "came_tensor_drop": ("CAME", {"lr": 1e-3, "clip_threshold": 0.5}, (3, 2, 4)),
+}
+
+# A "parameter" is no argument of the optimizer: what it wants to know of its one parameter, as a
+# group of parameters (a dict) or by its name.
 TORCH = {
     "sgd": ("SGD", {"lr": 0.01}),
     "sgd_momentum": ("SGD", {"lr": 0.01, "momentum": 0.9}),
@@ -68,8 +221,11 @@ TORCH = {
     "adamax": ("Adamax", {"lr": 2e-3}),
     "radam": ("RAdam", {"lr": 1e-3}),
     "radam_no_eps": ("RAdam", {"lr": 1e-3, "eps": NO_EPS}),
+    "adafactor": ("Adafactor", {"lr": 0.01}),
+    "adafactor_matrix": ("Adafactor", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
+    "muon": ("Muon", {"lr": 0.02, "weight_decay": 0.0}, (6, 4)),
+    "muon_plain": ("Muon", {"lr": 0.02, "weight_decay": 0.1, "nesterov": False}, (6, 4)),
 }
-
 KERAS = {
     "sgd_momentum": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
     "sgd_momentum_drop": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
@@ -100,115 +256,6 @@ KERAS = {
         {"learning_rate": 1e-3, "weight_decay": 0.1, "epsilon": NO_EPS},
     ),
     "nadam": ("Nadam", {"learning_rate": 1e-3}),
-}
-
-ADABOUND = {
-    "adabound": ("AdaBound", {}),
-    "adabound_band": ("AdaBound", {"final_lr": 0.5, "gamma": 0.01}),
-    "adabound_drop": ("AdaBound", {}),
-    "adabound_weight_decay": ("AdaBound", {"weight_decay": 0.01}),
-    "amsbound": ("AdaBound", {"amsbound": True}),
-}
-
-TIMM_W = {
-    "adamw_caution": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.0, "caution": True}),
-    "adamw_caution_decay": ("AdamWLegacy", {"lr": 1e-3, "weight_decay": 0.1, "caution": True}),
-    "mars": ("Mars", {"betas": [0.95, 0.99]}, (6, 4)),
-    "mars_gamma": ("Mars", {"betas": [0.95, 0.99], "gamma": 0.5, "weight_decay": 0.1}, (6, 4)),
-}
-
-PYTORCH_OPTIMIZER_W = {
-    "mars": ("MARS", {"weight_decay": 0.0}, (6, 4)),
-    "grokfast": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False}),
-    "grokfast_no_eps": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False, "eps": NO_EPS}),
-    "grokfast_ma": (
-        "gradfilter_ma",
-        {"optimizer": "AdamW", "lr": 1e-3, "weight_decay": 0.0, "window_size": 7, "lamb": 0.5},
-    ),
-}
-
-
-class Package(NamedTuple):
-    """A package of torch optimizers, and the cases to run with it."""
-
-    module: str
-    distribution: str  # its name on PyPI
-    licence: str
-    cases: dict  # name -> (optimizer, arguments) or (optimizer, arguments, shape)
-
-
-ADABELIEF_PYTORCH = {
-    "adabelief": ("AdaBelief", {"rectify": False, "print_change_log": False}),
-    "adabelief_weight_decay": (
-        "AdaBelief",
-        {"betas": (0.8, 0.99), "weight_decay": 0.1, "rectify": False, "print_change_log": False},
-    ),
-    "adabelief_rectified": ("AdaBelief", {"print_change_log": False}),
-}
-ADAN_PYTORCH = {"adan": ("Adan", {})}
-PYTORCH_OPTIMIZER_A = {
-    "yogi": ("Yogi", {"lr": 0.01}),
-    "yogi_weight_decay": (
-        "Yogi",
-        {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-5, "weight_decay": 0.1},
-    ),
-    "adan": ("Adan", {"lr": 1e-3}),
-    "laprop": ("LaProp", {"lr": 4e-4}),
-    "adabelief": ("AdaBelief", {"lr": 1e-3, "eps": 1e-8}),
-}
-TIMM_A = {
-    "adan_weight_decay": ("Adan", {"weight_decay": 0.1, "no_prox": True}),
-    "adan_prox": ("Adan", {"weight_decay": 0.1}),
-    "adan_drop": ("Adan", {"betas": (0.9, 0.8, 0.95), "eps": 1e-3}),
-    "laprop": ("LaProp", {"lr": 4e-4}),
-    "laprop_betas": ("LaProp", {"lr": 4e-4, "betas": (0.8, 0.99), "eps": 1e-3}),
-    "laprop_drop": ("LaProp", {"lr": 4e-4}),
-}
-TORCH_OPTIMIZER_A = {
-    "yogi": ("Yogi", {"lr": 0.01}),
-    "yogi_initial_drop": ("Yogi", {"lr": 0.01, "initial_accumulator": 0.1}),
-    "adabelief_weight_decay": (
-        "AdaBelief",
-        {"lr": 1e-3, "eps": 1e-8, "weight_decay": 0.1, "weight_decouple": True},
-    ),
-}
-
-PYTORCH_OPTIMIZER_B = {
-    "adopt": ("ADOPT", {}),
-    "adopt_unclipped": ("ADOPT", {"clip_lambda": None, "eps": 1e-2}),
-    "ademamix": ("AdEMAMix", {}),
-    "ademamix_warm_up": ("AdEMAMix", {"betas": (0.8, 0.99, 0.97), "t_alpha_beta3": 25}),
-    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
-}
-TIMM_B = {
-    "adopt": ("Adopt", {"clip_exp": 0.25}),
-    "adopt_drop": ("Adopt", {"clip_exp": 0.25, "betas": (0.8, 0.9), "eps": 1e-3}),
-    "adopt_weight_decay": ("Adopt", {"clip_exp": 0.25, "weight_decay": 0.01}),
-}
-TORCH_OPTIMIZER_B = {
-    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
-    "qhadam_nus": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
-}
-QHOPTIM = {
-    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
-    "qhadam_drop": ("QHAdam", {"betas": (0.8, 0.9), "nus": (0.4, 0.6), "eps": 1e-3}),
-    "qhadamw": (
-        "QHAdam",
-        {
-            "betas": (0.995, 0.999),
-            "nus": (0.7, 1.0),
-            "weight_decay": 0.1,
-            "decouple_weight_decay": True,
-        },
-    ),
-}
-ADAM_ATAN2_PYTORCH = {
-    "adam_atan2": ("AdamAtan2", {}),
-    "adam_atan2_factors": ("AdamAtan2", {"betas": (0.8, 0.9), "a": 2.0, "b": 3.0}),
-    "adam_atan2_weight_decay": ("AdamAtan2", {"lr": 1e-3, "weight_decay": 1.0}),
-}
-
-KERAS_E = {
     "lion": ("Lion", {"learning_rate": 1e-3}),
     "lion_betas": (
         "Lion",
@@ -217,24 +264,65 @@ KERAS_E = {
     "lamb": ("Lamb", {"learning_rate": 0.01}),
     "lamb_matrix": ("Lamb", {"learning_rate": 0.01}, (6, 4)),
     "lamb_weight_decay": ("Lamb", {"learning_rate": 0.01, "weight_decay": 0.1}),
-}
-LION_PYTORCH_E = {
-    "lion": ("Lion", {"lr": 1e-3}),
-    "lion_betas": ("Lion", {"lr": 1e-3, "betas": (0.95, 0.98), "weight_decay": 0.1}),
-}
-TIMM_E = {
-    "lion": ("Lion", {"lr": 1e-3, "weight_decay": 0.1}),
-    "lamb": ("Lamb", {"lr": 0.01, "weight_decay": 0.1, "max_grad_norm": None}),
-    "lamb_matrix": (
-        "Lamb",
-        {"lr": 0.01, "weight_decay": 0.0, "always_adapt": True, "max_grad_norm": None},
+    "adafactor_matrix": (
+        "Adafactor",
+        {"learning_rate": 0.01, "clip_threshold": 0.5, "beta_2_decay": -0.6},
         (6, 4),
     ),
-    "lamb_clipped": ("Lamb", {"lr": 0.01}),
-    "adahessian": ("Adahessian", {"lr": 0.1}),
-    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "avg_conv_kernel": True}, (2, 1, 3, 2)),
+    "adafactor_decay": ("Adafactor", {"learning_rate": 0.01, "weight_decay": 0.1}, (6, 4)),
+    "adafactor_tensor": ("Adafactor", {"learning_rate": 0.01}, (2, 3, 4)),
+    "muon": ("Muon", {"learning_rate": 0.02}, (6, 4)),
+    "muon_plain": ("Muon", {"learning_rate": 0.02, "nesterov": False}, (6, 4)),
+    "muon_unscaled": (
+        "Muon",
+        {"learning_rate": 0.02, "nesterov": False, "rms_rate": None, "momentum": 0.8},
+        (6, 4),
+    ),
 }
-PYTORCH_OPTIMIZER_E = {
+PYTORCH_OPTIMIZER = {
+    "mars": ("MARS", {"weight_decay": 0.0}, (6, 4)),
+    "grokfast": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False}),
+    "grokfast_no_eps": ("GrokFastAdamW", {"lr": 1e-3, "normalize_lr": False, "eps": NO_EPS}),
+    "grokfast_ma": (
+        "gradfilter_ma",
+        {"optimizer": "AdamW", "lr": 1e-3, "weight_decay": 0.0, "window_size": 7, "lamb": 0.5},
+    ),
+    "yogi": ("Yogi", {"lr": 0.01}),
+    "yogi_weight_decay": (
+        "Yogi",
+        {"lr": 0.01, "betas": (0.8, 0.99), "eps": 1e-5, "weight_decay": 0.1},
+    ),
+    "adan": ("Adan", {"lr": 1e-3}),
+    "laprop": ("LaProp", {"lr": 4e-4}),
+    "adabelief": ("AdaBelief", {"lr": 1e-3, "eps": 1e-8}),
+    "adopt": ("ADOPT", {}),
+    "adopt_unclipped": ("ADOPT", {"clip_lambda": None, "eps": 1e-2}),
+    "ademamix": ("AdEMAMix", {}),
+    "ademamix_warm_up": ("AdEMAMix", {"betas": (0.8, 0.99, 0.97), "t_alpha_beta3": 25}),
+    "qhadam": ("QHAdam", {"betas": (0.995, 0.999), "nus": (0.7, 1.0)}),
+    "adamod": ("AdaMod", {}),
+    "diffgrad": ("DiffGrad", {}),
+    "diffgrad_eps": ("DiffGrad", {"eps": 0.01}),
+    "padam": ("PAdam", {}),
+    "padam_growing": ("PAdam", {"betas": (0.9, 0.9999999), "partial": 0.125}),
+    "swats_switch": ("SWATS", {"eps": 0.2}),
+    "swats_switch_matrix": ("SWATS", {"eps": 0.2, "betas": (0.9, 0.99)}, (6, 4)),
+    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98), "eps": 1e-8}),
+    "novograd_matrix": (
+        "NovoGrad",
+        {"lr": 0.01, "betas": (0.9, 0.25), "eps": 1e-8, "weight_decay": 0.1},
+        (6, 4),
+    ),
+    "adafactor_matrix": (
+        "AdaFactor",
+        {"lr": 0.01, "betas": (None, 0.999), "relative_step": False, "scale_parameter": True},
+        (6, 4),
+    ),
+    "adafactor_relative": ("AdaFactor", {"lr": 0.01, "betas": (None, 0.999)}, (6, 4)),
+    "sm3_matrix": ("SM3", {"lr": 0.1}, (6, 4)),
+    "sm3_tensor_momentum": ("SM3", {"lr": 0.1, "momentum": 0.9}, (3, 2, 4)),
+    "came_matrix": ("CAME", {"lr": 1e-3}, (6, 4)),
+    "came": ("CAME", {"lr": 1e-3}),
     "lion": ("Lion", {"lr": 1e-3, "weight_decay": 0.1}),
     "lamb": ("Lamb", {"lr": 0.01}),
     "lamb_no_eps": ("Lamb", {"lr": 0.01, "eps": NO_EPS, "adam_debias": True}),
@@ -248,47 +336,6 @@ PYTORCH_OPTIMIZER_E = {
         {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.2},
         (6, 4),
     ),
-}
-TORCH_OPTIMIZER_E = {
-    "lamb": ("Lamb", {"lr": 0.01}),
-    "lamb_no_eps": ("Lamb", {"lr": 0.01, "eps": NO_EPS}),
-    "adahessian": ("Adahessian", {"lr": 0.1}),
-    "adahessian_kernel": ("Adahessian", {"lr": 0.1, "hessian_power": 1.0}, (2, 1, 3, 2)),
-}
-OPTIMI_E = {
-    "stable_adamw": ("StableAdamW", {"lr": 1e-3}),
-    "stable_adamw_drop": ("StableAdamW", {"lr": 1e-3, "betas": (0.8, 0.9), "weight_decay": 0.1}),
-    "stable_adamw_matrix": ("StableAdamW", {"lr": 1e-3}, (6, 4)),
-}
-
-ADAMOD_C = {
-    "adamod": ("AdaMod", {}),
-    "adamod_beta3": ("AdaMod", {"beta3": 0.9, "weight_decay": 0.1}),
-    "adamod_drop": ("AdaMod", {"beta3": 0.9}),
-}
-ADAMP_C = {
-    "adamp": ("AdamP", {}, (6, 4)),
-    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "nesterov": True}, (4, 6)),
-    "adamp_3d": ("AdamP", {"delta": 1.5, "weight_decay": 0.1, "wd_ratio": 0.5}, (4, 3, 3)),
-}
-TIMM_C = {
-    "adamp_delta": ("AdamP", {"delta": 1.5, "weight_decay": 0.1}, (4, 6)),
-}
-TORCH_OPTIMIZER_C = {
-    "diffgrad": ("DiffGrad", {}),
-    "swats": ("SWATS", {}),
-}
-PYTORCH_OPTIMIZER_C = {
-    "adamod": ("AdaMod", {}),
-    "diffgrad": ("DiffGrad", {}),
-    "diffgrad_eps": ("DiffGrad", {"eps": 0.01}),
-    "padam": ("PAdam", {}),
-    "padam_growing": ("PAdam", {"betas": (0.9, 0.9999999), "partial": 0.125}),
-    "swats_switch": ("SWATS", {"eps": 0.2}),
-    "swats_switch_matrix": ("SWATS", {"eps": 0.2, "betas": (0.9, 0.99)}, (6, 4)),
-}
-
-PYTORCH_OPTIMIZER_F = {
     "shampoo": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-4}, (4, 3)),
     "shampoo_tensor": ("Shampoo", {"lr": 0.01, "matrix_eps": 1e-2}, (2, 3, 4)),
     "soap": (
@@ -308,90 +355,39 @@ PYTORCH_OPTIMIZER_F = {
         (2, 3, 4),
     ),
     "soap_adam": ("SOAP", {"lr": 3e-3, "weight_decay": 0.0}),
+    "muon": ("Muon", {"parameter": {"use_muon": True}, "nesterov": False}, (6, 4)),
+    "muon_adjusted": (
+        "Muon",
+        {"parameter": {"use_muon": True}, "nesterov": False, "use_adjusted_lr": True},
+        (4, 6),
+    ),
 }
-TORCH_OPTIMIZER_F = {
-    "shampoo": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2}, (4, 3)),
-    "shampoo_vector": ("Shampoo", {"lr": 0.01, "epsilon": 1e-2, "update_freq": 3}, (5,)),
-}
-
-TORCH_D = {
-    "adafactor": ("Adafactor", {"lr": 0.01}),
-    "adafactor_matrix": ("Adafactor", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
-}
-KERAS_D = {
-    "adafactor_matrix": (
-        "Adafactor",
-        {"learning_rate": 0.01, "clip_threshold": 0.5, "beta_2_decay": -0.6},
+_MINI = {"lr": 1e-3, "verbose": False}
+ADAM_MINI = {
+    "adam_mini_query": (
+        "Adam_mini",
+        _MINI | {"parameter": "attn.wq.weight", "dim": 4, "n_heads": 2},
+        (4, 4),
+    ),
+    "adam_mini_mlp": (
+        "Adam_mini",
+        _MINI | {"parameter": "mlp.fc1.weight", "weight_decay": 0.1},
         (6, 4),
     ),
-    "adafactor_decay": ("Adafactor", {"learning_rate": 0.01, "weight_decay": 0.1}, (6, 4)),
-    "adafactor_tensor": ("Adafactor", {"learning_rate": 0.01}, (2, 3, 4)),
-}
-PYTORCH_OPTIMIZER_D = {
-    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98), "eps": 1e-8}),
-    "novograd_matrix": (
-        "NovoGrad",
-        {"lr": 0.01, "betas": (0.9, 0.25), "eps": 1e-8, "weight_decay": 0.1},
-        (6, 4),
-    ),
-    "adafactor_matrix": (
-        "AdaFactor",
-        {"lr": 0.01, "betas": (None, 0.999), "relative_step": False, "scale_parameter": True},
-        (6, 4),
-    ),
-    "adafactor_relative": ("AdaFactor", {"lr": 0.01, "betas": (None, 0.999)}, (6, 4)),
-    "sm3_matrix": ("SM3", {"lr": 0.1}, (6, 4)),
-    "sm3_tensor_momentum": ("SM3", {"lr": 0.1, "momentum": 0.9}, (3, 2, 4)),
-    "came_matrix": ("CAME", {"lr": 1e-3}, (6, 4)),
-    "came": ("CAME", {"lr": 1e-3}),
-}
-TORCH_OPTIMIZER_D = {
-    "novograd": ("NovoGrad", {"lr": 0.01, "betas": (0.95, 0.98)}),
-    "novograd_matrix": (
-        "NovoGrad",
-        {"lr": 0.01, "betas": (0.95, 0.98), "weight_decay": 0.1, "grad_averaging": True},
-        (6, 4),
-    ),
-    "adafactor_matrix": (
-        "Adafactor",
-        {"lr": 0.01, "beta1": 0.9, "relative_step": False, "eps2": (1e-30, 1e-3)},
-        (6, 4),
-    ),
-}
-TIMM_D = {
-    "nvnovograd_matrix": ("NvNovoGrad", {"lr": 0.01, "weight_decay": 0.1}, (6, 4)),
-    "adafactor_momentum_drop": (
-        "Adafactor",
-        {"lr": 0.01, "betas": (0.9, 0.999), "min_dim_size_to_factor": 2, "weight_decay": 0.1},
-        (6, 4),
-    ),
-    "adafactor_big_vision": (
-        "AdafactorBigVision",
-        {"lr": 0.01, "momentum": None, "min_dim_size_to_factor": 2, "decay_rate": 0.6},
-        (3, 6, 4),
-    ),
-}
-TORCH_SM3_D = {
-    "sm3": ("SM3", {}),
-    "sm3_matrix": ("SM3", {"momentum": 0.9}, (6, 4)),
-    "sm3_tensor": ("SM3", {}, (3, 2, 4)),
-}
-CAME_PYTORCH_D = {
-    "came": ("CAME", {"lr": 1e-3, "weight_decay": 0.1}),
-    "came_matrix": (
-        "CAME",
-        {"lr": 1e-3, "betas": (0.8, 0.99, 0.95), "eps": (1e-6, 1e-4), "weight_decay": 0.1},
-        (6, 4),
-    ),
-    "came_tensor_drop": ("CAME", {"lr": 1e-3, "clip_threshold": 0.5}, (3, 2, 4)),
+    "adam_mini_embedding": ("Adam_mini", _MINI | {"parameter": "embed.weight"}, (6, 4)),
+    "adam_mini_norm": ("Adam_mini", _MINI | {"parameter": "norm.weight", "eps": 1e-3}),
+    "adam_mini_bias": ("Adam_mini", _MINI | {"parameter": "mlp.fc1.bias"}),
 }
 
 PACKAGES = {
-    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH | TORCH_D),
-    "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
-    "timm": Package(
-        "timm.optim", "timm", "Apache-2.0", TIMM_W | TIMM_A | TIMM_B | TIMM_E | TIMM_C | TIMM_D
+    "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
+    "pytorch_optimizer": Package(
+        "pytorch_optimizer", "pytorch_optimizer", "Apache-2.0", PYTORCH_OPTIMIZER
     ),
+    "timm": Package("timm.optim", "timm", "Apache-2.0", TIMM),
+    "torch_optimizer": Package("torch_optimizer", "torch-optimizer", "Apache-2.0", TORCH_OPTIMIZER),
+    "optimi": Package("optimi", "torch-optimi", "MIT", OPTIMI),
+    "adabound": Package("adabound", "adabound", "Apache-2.0", ADABOUND),
     "adabelief_pytorch": Package(
         "adabelief_pytorch", "adabelief-pytorch", "MIT", ADABELIEF_PYTORCH
     ),
@@ -400,24 +396,12 @@ PACKAGES = {
     "adam_atan2_pytorch": Package(
         "adam_atan2_pytorch", "adam_atan2_pytorch", "MIT", ADAM_ATAN2_PYTORCH
     ),
-    "lion_pytorch": Package("lion_pytorch", "lion-pytorch", "MIT", LION_PYTORCH_E),
-    "optimi": Package("optimi", "torch-optimi", "MIT", OPTIMI_E),
-    "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD_C),
-    "adamp": Package("adamp", "adamp", "MIT", ADAMP_C),
-    "torch_optimizer": Package(
-        "torch_optimizer",
-        "torch_optimizer",
-        "Apache-2.0",
-        TORCH_OPTIMIZER_C | TORCH_OPTIMIZER_F | TORCH_OPTIMIZER_D,
-    ),
-    "pytorch_optimizer": Package(
-        "pytorch_optimizer",
-        "pytorch_optimizer",
-        "Apache-2.0",
-        PYTORCH_OPTIMIZER_F | PYTORCH_OPTIMIZER_D,
-    ),
-    "torch_sm3": Package("SM3", "torch-SM3", "Apache-2.0", TORCH_SM3_D),
-    "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH_D),
+    "lion_pytorch": Package("lion_pytorch", "lion-pytorch", "MIT", LION_PYTORCH),
+    "adamod": Package("adamod", "adamod", "Apache-2.0", ADAMOD),
+    "adamp": Package("adamp", "adamp", "MIT", ADAMP),
+    "torch_sm3": Package("SM3", "torch-SM3", "Apache-2.0", TORCH_SM3),
+    "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH),
+    "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
 }
 
 
@@ -427,7 +411,7 @@ def gradfilter_ma(params, *, optimizer, window_size, lamb, **arguments):
     from pytorch_optimizer.optimizer import grokfast
 
     model = torch.nn.Module()
-    model.x = params[0]
+    (model.x,) = params[0]["params"]
 
     class Filtered(getattr(torch.optim, optimizer)):
         queues = None
@@ -449,7 +433,10 @@ def torch_trajectory(make, arguments, drop, shape):
 
     start, gradients = problem(shape)
     x = torch.nn.Parameter(torch.tensor(start))
-    optimizer = make([x], **arguments)
+    arguments = dict(arguments)
+    parameter = arguments.pop("parameter", {})
+    named = (parameter, x) if isinstance(parameter, str) else {"params": [x], **parameter}
+    optimizer = make([named], **arguments)
     trajectory = []
     for step, gradient in enumerate(gradients):
         if drop and step == DROP_AT:
@@ -497,7 +484,7 @@ def keras_package(_):
 
     keras.config.set_floatx("float64")
     version = f"{keras.__version__} on jax {jax.__version__}"
-    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS | KERAS_E | KERAS_D)
+    package = Package("keras.optimizers", "keras", "Apache-2.0", KERAS)
     return keras.optimizers, package, version
 
 

@@ -114,6 +114,10 @@ SM3_EPS = {"eps": 1e-30}
 NOVOGRAD = {"b1": 0.95, "b2": 0.98, "eps": 1e-8}
 FACTORED = {"min_dim_size_to_factor": 1}
 
+BFLOAT16 = "the iteration runs in bfloat16, ours in the dtype of the parameters"
+UNCORRECTED = "the look-ahead mixes uncorrected means, ours corrected ones as optax's"
+MUON_EPS = "1e-7 is added to the norm of a sum of gradients, our eps to that of their mean"
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -571,5 +575,72 @@ ROWS = [
     ),
     Row("pytorch_optimizer", "came", "came", {"learning_rate": 1e-3}),
     Row("pytorch_optimizer", "came_matrix", "came", {"learning_rate": 1e-3}),
+    Row(
+        "torch", "muon", "muon",
+        {"learning_rate": 0.02, "roles": {"*": "transposed"}},
+        8.0e-2, f"{UNCORRECTED}; {BFLOAT16}",
+    ),
+    Row(
+        "torch", "muon_plain", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False,
+            "weight_decay": 0.1,
+        },
+        1.0e-2, BFLOAT16,
+    ),
+    Row(
+        "pytorch_optimizer", "muon", "muon",
+        {"learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False},
+        1.5e-2, BFLOAT16,
+    ),
+    Row(
+        "pytorch_optimizer", "muon_adjusted", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "transposed"}, "nesterov": False,
+            "consistent_rms": 0.2,
+        },
+        1.6e-2, BFLOAT16,
+    ),
+    Row(
+        "keras", "muon", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "consistent_rms": 0.2,
+            "weight_decay": 0.004,
+        },
+        1.1e-1, UNCORRECTED,
+    ),
+    Row(
+        "keras", "muon_plain", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "consistent_rms": 0.2,
+            "weight_decay": 0.004, "nesterov": False,
+        },
+        6.0e-8, MUON_EPS,
+    ),
+    Row(
+        "keras", "muon_unscaled", "muon",
+        {
+            "learning_rate": 0.02, "roles": {"*": "matrix"}, "beta": 0.8,
+            "weight_decay": 0.004, "nesterov": False,
+        },
+        1.0e-7, MUON_EPS,
+    ),
+    Row(
+        "adam_mini", "adam_mini_query", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "row_heads:2"}},
+    ),
+    Row(
+        "adam_mini", "adam_mini_mlp", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "rows"}, "weight_decay": 0.1},
+    ),
+    Row(
+        "adam_mini", "adam_mini_embedding", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "rows"}},
+    ),
+    Row("adam_mini", "adam_mini_norm", "adam_mini", {"learning_rate": 1e-3, "eps": 1e-3}),
+    Row(
+        "adam_mini", "adam_mini_bias", "adam_mini",
+        {"learning_rate": 1e-3, "roles": {"*": "adam"}},
+    ),
 ]
 # fmt: on

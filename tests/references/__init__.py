@@ -21,6 +21,7 @@ from .adagrad import adagrad
 from .adahessian import adahessian
 from .adam import adam, nadam
 from .adam_atan2 import adam_atan2
+from .adam_mini import adam_mini
 from .adamax import adamax
 from .adamod import adamod
 from .adamp import adamp
@@ -33,6 +34,7 @@ from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .muon import muon
 from .novograd import novograd
 from .padam import padam
 from .qhadam import qhadam
@@ -55,6 +57,7 @@ __all__ = [
     "adahessian",
     "adam",
     "adam_atan2",
+    "adam_mini",
     "adamax",
     "adamod",
     "adamp",
@@ -68,6 +71,7 @@ __all__ = [
     "lamb",
     "laprop",
     "lion",
+    "muon",
     "nadam",
     "novograd",
     "padam",
