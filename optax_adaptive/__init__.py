@@ -116,6 +116,7 @@ from optax_adaptive._algorithms.yogi import YogiState as YogiState
 from optax_adaptive._algorithms.yogi import scale_by_yogi as scale_by_yogi
 from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._core import DescentState as DescentState
+from optax_adaptive._core import Others as Others
 from optax_adaptive._core import descend as descend
 from optax_adaptive._hutchinson import hutchinson as hutchinson
 from optax_adaptive._momentum import TraceState as TraceState

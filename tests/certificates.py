@@ -108,11 +108,71 @@ CERTIFICATES = {
     ),
     "lion": Certificate(
         "the paper's algorithm 2, as optax and the authors' code",
-        "test_lion_steps_are_of_one_size",
+        "test_lion_walks_by_the_sign_of_its_own_mixture",
     ),
     "lamb": Certificate(
         "optax: phi is the identity, the ratio 1 where a norm is 0",
-        "test_lamb_steps_are_as_long_as_the_parameters",
+        "test_lamb_walks_a_share_of_the_parameters",
+    ),
+    "adamod": Certificate(
+        "the authors' release, eps beside the raw root; its bound follows a schedule at once",
+        "test_adamod_holds_its_rates_below_their_mean",
+    ),
+    "diffgrad": Certificate(
+        "the authors' corrected diffGrad_v2, where the paper's friction is of uncorrected sign",
+        "test_diffgrad_halves_the_step_where_the_gradient_stays",
+    ),
+    "padam": Certificate(
+        "the authors' code: the largest nu, biases corrected; partial 1/8 as in the paper",
+        "test_padam_adapts_in_part",
+    ),
+    "adamp": Certificate(
+        "the authors' release; the axis of output neurons is the last one, as in JAX, or the first",
+        "test_adamp_does_not_lengthen_what_has_no_length",
+    ),
+    "stable_adamw": Certificate(
+        "the paper: the divided rate slows the decay too, as optimi; the authors' gist decays in full",
+        "test_stable_adamw_slows_down_where_gradients_outgrow_their_second_moment",
+    ),
+    "swats": Certificate(
+        "the paper, each leaf switched by itself; its tolerance is relative",
+        "test_swats_becomes_sgd_leaf_by_leaf",
+    ),
+    "novograd": Certificate(
+        "optax: the first nu is the first |g|², decay inside the trace",
+        "test_novograd_walks_along_the_gradient_and_not_along_its_signs",
+    ),
+    "adafactor": Certificate(
+        "optax, with decay times the learning rate; torch and Keras bound the rate by 1 / sqrt(t)",
+        "test_factors_are_exact_where_squares_are_of_rank_one",
+    ),
+    "sm3": Certificate(
+        "SM3-II of the paper, as optax; an axis of the state for every axis of the parameter",
+        "test_sm3_takes_the_smaller_bound_of_row_and_column",
+    ),
+    "came": Certificate(
+        "the authors' release; the paper says nothing of vectors",
+        "test_came_goes_faster_where_steps_agree_with_their_mean",
+    ),
+    "adam_mini": Certificate(
+        "the authors' release 1.1.1, its partition by roles in JAX's layouts",
+        "test_adam_mini_takes_one_number_for_a_block",
+    ),
+    "adahessian": Certificate(
+        "the authors' code for images: means of |h| over a kernel; the paper averages signed estimates",
+        "test_adahessian_is_newton_where_the_curvature_is_known",
+    ),
+    "shampoo": Certificate(
+        "the paper's algorithm 2; momentum and diagonals of long axes as in the authors' code",
+        "test_the_first_step_of_shampoo_is_the_nearest_orthogonal_matrix",
+    ),
+    "soap": Certificate(
+        "the authors' code, the first step only starts the matrices; mu stays in the original space",
+        "test_steps_turn_with_the_coordinates",
+    ),
+    "muon": Certificate(
+        "optax where roles are the same; embeddings, heads, norms and biases by Adam, unclear leaves refused",
+        "test_muon_makes_a_matrix_nearly_orthogonal",
     ),
     "cautious": Certificate(
         "the authors' code: divided by the mean of the mask, 1e-3 at least; the paper: (sum + 1) / size",

@@ -106,9 +106,9 @@ def adam_mini(
     By default names tell, as in the authors' code: biases are "adam"; embeddings "rows"; queries
     and keys "heads"; values, outputs of attention, MLPs, linear and output layers "neurons", with
     an entry for every coordinate of every head in Flax's values, and "rows" where the leaf is
-    called "weight"; norms and all others "tensor". A query or key of two axes does not say how many
-    heads it has, and a name can say two things: those are refused until `roles` tells. One block
-    for all of a large embedding or attention matrix can make training unstable, so look at
+    called "weight"; norms and all others, also those whose names say two things, "tensor". A query
+    or key of two axes does not say how many heads it has: it is refused until `roles` tells. One
+    block for all of a large embedding or attention matrix can make training unstable, so look at
     `adam_mini_roles`, which prints who is what, and why.
 
     A complex leaf is seen as real with a last axis of 2.
