@@ -41,7 +41,7 @@ def steps(report):
         }
         stages, variant = "", row.get("torch_variant")
         of = f" on {'x'.join(map(str, row['shape']))}" if len(row["shape"]) > 1 else ""
-        if "optax" in row["temporaries"]:
+        if "optax" in row["temporaries"] and many in row["stages"]:
             ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
             stages = f"{ours / theirs:.2f}"
         cells = [

@@ -14,7 +14,6 @@ import jax.core
 import jax.numpy as jnp
 import optax
 from jax.experimental.shard_alike import shard_alike
-from jax.sharding import AxisType
 
 from optax_adaptive import _check
 from optax_adaptive._numerics import increment
@@ -152,18 +151,6 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
         )
 
     return jax.tree.map(leaf, params)
-
-
-def by_compiler(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`function` of x, in the shape and sharding of x, where the compiler shards what is between.
-
-    A product of matrices refuses a mesh with explicit axes where its inner axis is sharded.
-    """
-    sharding = jax.typeof(x).sharding
-    if AxisType.Explicit not in sharding.mesh.axis_types:
-        return function(x)
-    automatic: Any = jax.sharding.auto_axes(function, out_sharding=sharding)
-    return automatic(x)
 
 
 def zero_count() -> jax.Array:

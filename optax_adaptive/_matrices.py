@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from optax_adaptive._core import map_leaves, zeros_like
 
@@ -48,6 +48,18 @@ def along(x: jax.Array, matrix: jax.Array, axis: int) -> jax.Array:
         return x * jnp.expand_dims(matrix, [k for k in range(x.ndim) if k != axis])
     same = jax.typeof(x).sharding
     return jnp.einsum(f"{here},{i}Z->{there}", x, matrix, precision="highest", out_sharding=same)
+
+
+def by_compiler(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function` of x, in the shape and sharding of x, where the compiler shards what is between.
+
+    A product of matrices refuses a mesh with explicit axes where its inner axis is sharded.
+    """
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return function(x)
+    automatic: Any = jax.sharding.auto_axes(function, out_sharding=sharding)
+    return automatic(x)
 
 
 # Without closures: called without jit around them, they are compiled once and keep nothing.

@@ -20,7 +20,8 @@ import optax_adaptive as oa
 
 for module in ("flax", "matplotlib", "orbax.checkpoint", "rich", "sklearn"):
     pytest.importorskip(module)
-sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "examples"))
 digits_data, mnist, mnist_nnx, mnist_report = map(
     importlib.import_module, ("digits_data", "mnist", "mnist_nnx", "mnist_report")
 )
@@ -150,6 +151,17 @@ def test_every_optimizer_exists_and_has_a_rate_with_its_origin():
         losses = {float(rate): loss for rate, loss in found["held_out_loss"].items()}
         known = {rate: loss for rate, loss in losses.items() if loss is not None}
         assert found["learning_rate"] == min(known, key=known.get)
+
+
+def test_every_optimizer_learns_the_digits_at_its_rate():
+    """Measured by examples/mnist.py and kept by docs/make_mnist.py; hours are not for tests."""
+    results = json.loads((ROOT / "docs" / "results" / "mnist-family.json").read_text())
+    tuned = json.loads(mnist.TUNED.read_text())["digits"]
+    assert sorted(result["cell"]["label"] for result in results) == sorted(oa.optimizers)
+    for result in results:
+        cell = result["cell"]
+        assert cell["arguments"]["learning_rate"] == tuned[cell["label"]]["learning_rate"]
+        assert result["test_accuracy"] >= 0.95, cell["label"]
 
 
 def test_a_finished_cell_is_not_run_again(few, tmp_path, monkeypatch, capsys):

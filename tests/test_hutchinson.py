@@ -137,8 +137,10 @@ def test_behind_a_custom_gradient():
 
 
 def test_bad_arguments_are_refused():
-    for samples in (0, -1, 1.0, True, None, "2"):
-        with pytest.raises(ValueError, match=r"^hutchinson: samples must be an integer >= 1, got "):
+    for samples in (0, -1, 1.5, True, None, "2"):
+        with pytest.raises(
+            ValueError, match=r"^hutchinson: samples must be a whole number >= 1, got "
+        ):
             oa.hutchinson(quadratic, samples=samples)
     with pytest.raises(ValueError, match="hutchinson: has_aux must be True or False, got 1"):
         oa.hutchinson(quadratic, has_aux=1)

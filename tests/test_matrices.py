@@ -130,7 +130,7 @@ def test_dimensions_that_merge():
 @by_matrices
 def test_a_traced_size_is_refused(name):
     make = optax.inject_hyperparams(getattr(oa, name))
-    with pytest.raises(ValueError, match=r'decides the shapes.*static_args="max_precond_dim"'):
+    with pytest.raises(ValueError, match=r'must be known.*static_args="max_precond_dim"'):
         jax.jit(make(0.1).init)(jnp.ones((2, 2)))
     static = optax.inject_hyperparams(getattr(oa, name), static_args="max_precond_dim")
     jax.jit(static(0.1).init)(jnp.ones((2, 2)))

@@ -68,8 +68,9 @@ def test_a_schedule_and_weight_decay(case, shape):
     paper = with_decay(0.3).reference(start, gradients)
     assert deviation(ours, paper, start) < case.float64
     assert deviation(ours, with_decay(0.0).reference(start, gradients), start) > 1e-4
-    constant = with_decay(0.3)._replace(learning_rate=case.learning_rate)
-    assert deviation(ours, constant.reference(start, gradients), start) > 1e-4
+    if "adam_learning_rate" not in case.kwargs:  # which no schedule of the other rate moves
+        constant = with_decay(0.3)._replace(learning_rate=case.learning_rate)
+        assert deviation(ours, constant.reference(start, gradients), start) > 1e-4
 
 
 @problems([c for c in CASES if c.same_in_optax])

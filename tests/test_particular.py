@@ -104,6 +104,8 @@ def test_scale_by_adabound_in_units_of_the_rate():
 
 NAMES = ["sgd", "adagrad", "rmsprop", "adadelta", "adam", "amsgrad", "nadam", "adamax", "radam"]
 NAMES += ["adabound", "amsbound"]
+NAMES += ["adabelief", "adan", "laprop", "adopt", "ademamix", "qhadam", "adam_atan2", "adamod"]
+NAMES += ["diffgrad", "padam"]  # not yogi, whose mean starts on one side of 0
 vectors = hnp.arrays(
     np.float32, (6, 4), elements=st.floats(-100, 100, width=32, allow_subnormal=False)
 )
@@ -248,9 +250,6 @@ def test_amsbound_never_forgets():
     open_band = {"learning_rate": 0.1, "b2": 0.9, "gamma": 1e-6}
     assert abs(walk(oa.amsbound(**open_band), giant)[-1]) < 5e-3
     assert abs(walk(oa.adabound(**open_band), giant)[-1]) > 0.05
-
-
-NAMES += ["adabelief", "adan", "laprop"]  # not yogi, whose mean starts on one side of 0
 
 
 # --- adabelief ---------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ BEFORE = [
 BEHIND = [
     Wrapper("cautious", {}),
     Wrapper("cautious", {"descends": False}),
-    Wrapper("clip_update_rms", {"max_rms": 1e-3}),
+    Wrapper("clip_update_rms", {"max_rms": 1e-4}),
     Wrapper("clip_update_rms", {}),
 ]
 EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2]]

@@ -19,13 +19,13 @@ from jax import lax
 from optax_adaptive import _check
 from optax_adaptive._core import (
     Others,
-    by_compiler,
     descend,
     map_leaves,
     transformation,
     zero_count,
     zeros_like,
 )
+from optax_adaptive._matrices import by_compiler
 from optax_adaptive._numerics import bias, increment, squarable
 from optax_adaptive._roles import Form, Roles, Rule, assigner, players, report
 
