@@ -29,6 +29,7 @@ docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/installed-examples
+	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/speed.py
 
 clean:

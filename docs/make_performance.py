@@ -28,20 +28,15 @@ def steps(report):
     yield ""
     yield (
         "| optimizer | ours, ms | optax, ms | torch, ms | ours / optax | ours / torch "
-        "| state, ours | optax | temporaries, ours | optax | trace + lower, ours / optax |"
+        "| trace + lower, ours / optax |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|"
     for name, row in report["rows"].items():
         ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
         ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
-        arrays = {
-            (kind, library): f"{row[kind][library]:.2f}".rstrip("0").rstrip(".")
-            for kind in ("words", "temporaries")
-            for library in row[kind]
-        }
         stages, variant = "", row.get("torch_variant")
         of = f" on {'x'.join(map(str, row['shape']))}" if len(row["shape"]) > 1 else ""
-        if "optax" in row["temporaries"] and many in row["stages"]:
+        if "optax" in row["seconds"] and many in row["stages"]:
             ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
             stages = f"{ours / theirs:.2f}"
         cells = [
@@ -51,16 +46,25 @@ def steps(report):
             f"{ms['torch']} ({variant})" if variant else "",
             ratios.get("ours/optax", ""),
             ratios.get("ours/torch", ""),
-            arrays["words", "ours"],
-            arrays.get(("words", "optax"), ""),
-            arrays["temporaries", "ours"],
-            arrays.get(("temporaries", "optax"), ""),
             stages,
         ]
         yield "| " + " | ".join(cells) + " |"
     yield ""
     for line in speed.summary(report):
         yield f"- {line}"
+
+
+def memory(report):
+    """Words of state and temporary arrays, ours and optax's."""
+    yield "| optimizer | state, ours | optax | temporaries, ours | optax |"
+    yield "|---|---|---|---|---|"
+    for name, row in report["rows"].items():
+        cells = [
+            f"{row[k][what]:.2f}".rstrip("0").rstrip(".") if k in row else "not there"
+            for what in ("words", "temporaries")
+            for k in ("ours", "optax")
+        ]
+        yield f"| `{name}` | " + " | ".join(cells) + " |"
 
 
 def epoch(report):
@@ -83,8 +87,9 @@ def epoch(report):
 
 
 def main():
-    report = json.loads((RESULTS / "speed.json").read_text())
-    fill(HERE / "performance.md", "SPEED", steps(report))
+    page = HERE / "performance.md"
+    fill(page, "MEMORY", memory(json.loads((RESULTS / "memory.json").read_text())))
+    fill(page, "SPEED", steps(json.loads((RESULTS / "speed.json").read_text())))
     fill(HERE / "mnist.md", "EPOCH", epoch(json.loads((RESULTS / "mnist_epoch.json").read_text())))
 
 

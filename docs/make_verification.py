@@ -96,7 +96,7 @@ def certificates(papers: list[Measured], packages: list[Compared]) -> Iterator[s
         title = f"[`{name}`]({record.url})" if record else f"`{name}`"
         yield (
             f"| {title} | {loop} | {beside} | {goldens_of(name, packages) or certificate.packages} "
-            f"| {certificate.variant} | `{certificate.told_apart}` |"
+            f"| {certificate.variant} | {certificate.told_apart[5:].replace('_', ' ')} |"
         )
 
 
@@ -119,18 +119,17 @@ def goldens_of(name: str, packages: list[Compared]) -> str:
     """What an optimizer or wrapper was compared with, and how near it came."""
     found: dict[str, list[Compared]] = {}
     for compared in packages:
-        row = compared.row
+        row, file = compared.row, compared.file
         if name == (row.wrap[0] if row.wrap else row.optimizer.removeprefix("scale_by_")):
-            file = compared.file
-            found.setdefault(
-                f"{file['framework']} {file['version']} ({file['licence']})", []
-            ).append(compared)
+            version = file["version"].split(" on ")[0]
+            package = f"{file['framework'].replace('_', '-')} {version}, {file['licence']}"
+            found.setdefault(package, []).append(compared)
     cells = []
     for package, rows in found.items():
         same = [c.deviation for c in rows if not c.row.reason]
-        other = dict.fromkeys(c.row.reason for c in rows if c.row.reason)
+        other = sum(1 for c in rows if c.row.reason)
         said = [short(max(same))] if same else []
-        said += [f"elsewhere {cell(reason)}" for reason in other]
+        said += [f"{other} of {len(rows)} cases follow another rule"] if other else []
         cells.append(f"{package}: {'; '.join(said)}")
     return "<br>".join(cells)
 
