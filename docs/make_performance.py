@@ -35,7 +35,8 @@ def steps(report):
         ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
         ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
         stages, variant = "", row.get("torch_variant")
-        of = f" on {'x'.join(map(str, row['shape']))}" if len(row["shape"]) > 1 else ""
+        shape = row.get("shape", ())
+        of = f" on {'x'.join(map(str, shape))}" if len(shape) > 1 else ""
         if "optax" in row["seconds"] and many in row["stages"]:
             ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
             stages = f"{ours / theirs:.2f}"

@@ -59,8 +59,14 @@ every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
 every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
 
 
-@every_optimizer
-@pytest.mark.parametrize("wrapper", BEFORE, ids=lambda w: w.id)
+def around(wrappers):
+    """Each wrapper around every optimizer; with other options around one with a decay."""
+    pairs = [(w, c) for w in wrappers for c in PLAIN if w in EVERY or c.name == "adamw"]
+    ids = [f"{w.id}-{c.id}" for w, c in pairs]
+    return pytest.mark.parametrize(("wrapper", "case"), pairs, ids=ids)
+
+
+@around(BEFORE)
 def test_the_paper_before(case, wrapper):
     """Around an optimizer it is that optimizer on other gradients; and those are others."""
     start, gradients = case.problem(case.shapes[0])
@@ -71,8 +77,7 @@ def test_the_paper_before(case, wrapper):
     assert deviation(ours, case.reference(start, gradients), start) > 1e-6
 
 
-@every_optimizer
-@pytest.mark.parametrize("wrapper", BEHIND, ids=lambda w: w.id)
+@around(BEHIND)
 def test_the_paper_behind(case, wrapper):
     """Around an optimizer it is that optimizer, its updates changed."""
     start, gradients = case.problem(case.shapes[0])
@@ -105,9 +110,9 @@ def changed(wrapper, g, u):
 @every_optimizer
 @every_wrapper
 def test_what_every_optimizer_promises(case, wrapper):
-    """State is a fixed point, gradients of any size are survived, NaN is visible, jit is eager."""
+    """State is a fixed point, gradients of any size are survived, NaN is visible."""
     tx = wrapper.around(case.make(weight_decay=0.01))
-    for dtype, gradient in (("bfloat16", "float32"), ("float32", "bfloat16"), ("float16",) * 2):
+    for dtype, gradient in (("bfloat16", "float32"), ("float32", "float16")):
         params = {"w": jnp.ones((2, 3), dtype), "b": jnp.zeros((), dtype), "none": None}
         grads = {"w": jnp.ones((2, 3), gradient), "b": jnp.zeros((), gradient), "none": None}
         state = tx.init(params)
@@ -122,8 +127,7 @@ def test_what_every_optimizer_promises(case, wrapper):
     for size in (0.0, 1e-30, 1e20):
         _, state = update(jax.tree.map(lambda p: p * size, params), state, params)  # noqa: B023
     chex.assert_tree_all_finite(state)
-    updates, after = update(params, state, params)
-    chex.assert_trees_all_close(updates, tx.update(params, state, params)[0], rtol=1e-4, atol=1e-6)
+    _, after = update(params, state, params)
     bad = params | {"a": params["a"].at[0, 1].set(jnp.nan)}
     updates, _ = update(bad, after, params)
     assert not np.isfinite(updates["a"][0, 1])
@@ -142,6 +146,9 @@ def test_composition(wrapper, tmp_path):
         return tx.update(jax.tree.map(jnp.negative, grads), state, params)
 
     alone, state = second(tx)
+    _, before = tx.update(grads, tx.init(params), params)
+    compiled, _ = jax.jit(tx.update)(jax.tree.map(jnp.negative, grads), before, params)
+    chex.assert_trees_all_close(compiled, alone, rtol=1e-5)
     chex.assert_trees_all_close(second(optax.chain(optax.identity(), tx))[0], alone)
     masked, _ = second(optax.masked(tx, {"a": True, "b": False}))
     chex.assert_trees_all_close(masked["a"], alone["a"])
