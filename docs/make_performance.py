@@ -35,7 +35,7 @@ def steps(report):
         ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
         ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
         stages, variant = "", row.get("torch_variant")
-        shape = row.get("shape", ())
+        shape = row["shape"]
         of = f" on {'x'.join(map(str, shape))}" if len(shape) > 1 else ""
         if "optax" in row["seconds"] and many in row["stages"]:
             ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
