@@ -180,7 +180,7 @@ CERTIFICATES = {
     ),
     "mars": Certificate(
         "the paper's approximate form, no correction at the first step, as timm; the authors' code: from 0",
-        "test_the_paper_before",
+        "test_mars_corrects_by_the_change_and_starts_without",
     ),
     "grokfast": Certificate(
         "the authors' gradfilter_ema",

@@ -278,3 +278,12 @@ def test_the_window_forgets():
         u, state = tx.update(jnp.asarray(g), state)
         seen.append(float(u))
     np.testing.assert_allclose(seen, [-9.0, 0.0, -3.0, 0.0])
+
+
+def test_mars_corrects_by_the_change_and_starts_without():
+    """c = g + gamma b1 / (1 - b1) (g - last), and the first gradient has not changed."""
+    tx = oa.mars(oa.sgd(1.0), gamma=0.5, b1=0.8, max_norm=10.0)
+    first, state = tx.update(jnp.array([0.1, 0.2]), tx.init(jnp.zeros(2)))
+    np.testing.assert_allclose(first, [-0.1, -0.2], rtol=1e-6)
+    second, _ = tx.update(jnp.array([0.2, 0.2]), state)
+    np.testing.assert_allclose(second, [-0.2 - 2 * 0.1, -0.2], rtol=1e-6)
