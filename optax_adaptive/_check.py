@@ -63,6 +63,15 @@ def _domain(domain: str, holds: Callable[[float], bool]) -> Callable[..., None]:
     return check
 
 
+def _or_schedule(check: Callable[..., None]) -> Callable[..., None]:
+    """The check of a number, for those that may be functions of the count of steps instead."""
+
+    def check_numbers(**hyperparameters: Any) -> None:
+        check(**{name: x for name, x in hyperparameters.items() if not callable(x)})
+
+    return check_numbers
+
+
 decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
 share = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
@@ -72,8 +81,10 @@ positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
 whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x % 1 == 0)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
-_scheduled = _domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf)
-_scheduled_decay_rate = _domain("a schedule or a number in [0, 1)", lambda x: 0 <= x < 1)
+scheduled = _or_schedule(_domain("a finite number >= 0 or a schedule", lambda x: 0 <= x < math.inf))
+scheduled_decay_rate = _or_schedule(
+    _domain("a schedule or a number in [0, 1)", lambda x: 0 <= x < 1)
+)
 
 
 def threes(**hyperparameters: Any) -> list[tuple[Any, Any, Any]]:
@@ -102,20 +113,6 @@ def one_of(*values: str, **hyperparameters: Any) -> None:
         if not isinstance(given, str) or given not in values:
             allowed = ", ".join(map(repr, values))
             raise ValueError(f"{caller()}: {name} must be one of {allowed}, got {given!r}.")
-
-
-def scheduled(**hyperparameters: Any) -> None:
-    """Numbers >= 0, or functions of the count of steps made so far."""
-    for name, given in hyperparameters.items():
-        if not callable(given):
-            _scheduled(**{name: given})
-
-
-def scheduled_decay_rate(**hyperparameters: Any) -> None:
-    """Numbers in [0, 1), or functions of the count of steps made so far."""
-    for name, given in hyperparameters.items():
-        if not callable(given):
-            _scheduled_decay_rate(**{name: given})
 
 
 def known(who: str, **hyperparameters: Any) -> list[int]:
@@ -244,10 +241,10 @@ def same_shapes(what: str, tree: Any, other_what: str, other: Any) -> None:
     raise MisfitError(f"{what} has the structure {structure}, {other_what} {other_structure}")
 
 
-def same_structure(what: str, tree: Any, other_what: str, other: Any) -> None:
-    """Every leaf of a tree has an entry, of whatever kind, in the other, and that has no others."""
+def entries(what: str, tree: Any, other_what: str, other: Any) -> list[Any]:
+    """The entry, of whatever kind, for every leaf of a tree in another one that has no others."""
     try:
-        jax.tree.structure(tree).flatten_up_to(other)
+        return jax.tree.structure(tree).flatten_up_to(other)
     except ValueError as error:
         paths, other_paths = (
             [path for path, _ in jax.tree.leaves_with_path(t)] for t in (tree, other)

@@ -98,10 +98,9 @@ def map_leaves(
     """
     for x in rest:
         _check.same_shapes("gradient", tree, "state", x)
-    for x in other:
-        _check.same_structure("gradient", tree, "state", x)
     leaves, structure = jax.tree.flatten(tree)
-    columns = [leaves, *map(jax.tree.leaves, rest), *map(structure.flatten_up_to, other)]
+    columns = [leaves, *map(jax.tree.leaves, rest)]
+    columns += [_check.entries("gradient", tree, "state", x) for x in other]
     if static is not None:
         columns = [structure.flatten_up_to(static), *columns]
     if not leaves:  # only the number of results matters
@@ -217,25 +216,24 @@ def descend(
     def update(grads, state, *, params=None, given_params=None, **extra):
         extra["given_params"] = given_params
 
-        def scaled(u, learning_rate):
-            rate = -at(learning_rate, state.step)
+        def scaled(u, rate):
             return map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, u, inline=True)
 
-        def decayed(u, learning_rate, weight_decay):
+        def decayed(u, rate, weight_decay):
             if weight_decay is None:
                 return u
             _check.given(name, {"params": params})
-            shrink = -at(learning_rate, state.step) * at(weight_decay, state.step)
+            shrink = rate * at(weight_decay, state.step)
             return add_decay(u, shrink, mask, params, given_params)
 
+        rate = -at(learning_rate, state.step)
+
         u, new_direction = direction.update(grads, state.direction, params, **extra)
-        updates, new_velocity = velocity.update(
-            scaled(u, learning_rate), state.velocity, params, **extra
-        )
-        updates = decayed(updates, learning_rate, weight_decay)
+        updates, new_velocity = velocity.update(scaled(u, rate), state.velocity, params, **extra)
+        updates = decayed(updates, rate, weight_decay)
         if others is not None:
-            elsewhere = scaled(u, others.learning_rate)
-            elsewhere = decayed(elsewhere, others.learning_rate, others.weight_decay)
+            rate = -at(others.learning_rate, state.step)
+            elsewhere = decayed(scaled(u, rate), rate, others.weight_decay)
             updates = _choose(others.where(u), elsewhere, updates)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
 

@@ -613,25 +613,20 @@ def test_stable_adamw_measures_against_eps_where_gradients_vanish(eps):
 
 
 # --- adamod ------------------------------------------------------------------------------------
-def first_steps(tx, gradients):
-    """The updates of one coordinate, one after the other."""
-    return np.diff(trajectory(tx, [0.0], np.reshape(gradients, (-1, 1))).ravel(), prepend=0.0)
-
-
 def test_adamod_holds_its_rates_below_their_mean():
     """The first step is 1 - b3 of Adam's; a gradient that fades does not raise the rate at once."""
-    assert first_steps(oa.adamod(0.1, b3=0.9), [2.0])[0] == pytest.approx(-0.01)
+    assert walk(oa.adamod(0.1, b3=0.9), [2.0])[0] == pytest.approx(-0.01)
     fading = [1.0] * 50 + [1e-3] * 50
     rates = {"b1": 0.0, "b2": 0.5}
-    held = first_steps(oa.adamod(0.1, b3=0.9, **rates), fading) / fading
-    free = first_steps(oa.adam(0.1, **rates), fading) / fading
+    held = walk(oa.adamod(0.1, b3=0.9, **rates), fading) / fading
+    free = walk(oa.adam(0.1, **rates), fading) / fading
     share = held / free
     assert np.all(share <= 1 + 1e-5)
     assert share[49] == pytest.approx(1, abs=0.01)
     assert share[52:60].max() < 0.7
     assert share[-1] > 0.95  # it grows into the new rate, and no further
     np.testing.assert_allclose(
-        first_steps(oa.adamod(0.1, b3=0.0), fading), first_steps(oa.adam(0.1), fading), rtol=1e-3
+        walk(oa.adamod(0.1, b3=0.0), fading), walk(oa.adam(0.1), fading), rtol=1e-3
     )
 
 
@@ -647,14 +642,12 @@ def test_a_schedule_moves_the_bound_of_adamod():
 # --- diffgrad ----------------------------------------------------------------------------------
 def test_diffgrad_halves_the_step_where_the_gradient_stays():
     tx = oa.diffgrad(0.1)
-    np.testing.assert_allclose(first_steps(tx, [50.0, 50.0, 50.0]), [-0.1, -0.05, -0.05], rtol=1e-5)
+    np.testing.assert_allclose(walk(tx, [50.0, 50.0, 50.0]), [-0.1, -0.05, -0.05], rtol=1e-5)
     jumping = [50.0, 90.0, 50.0, 90.0]
-    np.testing.assert_allclose(
-        first_steps(tx, jumping), first_steps(oa.adam(0.1), jumping), rtol=1e-5
-    )
+    np.testing.assert_allclose(walk(tx, jumping), walk(oa.adam(0.1), jumping), rtol=1e-5)
     between = 1 / (1 + np.exp(-1.5))  # the change is 1.5, in the units of the gradient
-    assert first_steps(tx, [50.0, 51.5])[1] == pytest.approx(
-        between * first_steps(oa.adam(0.1), [50.0, 51.5])[1], rel=1e-5
+    assert walk(tx, [50.0, 51.5])[1] == pytest.approx(
+        between * walk(oa.adam(0.1), [50.0, 51.5])[1], rel=1e-5
     )
 
 
@@ -663,15 +656,15 @@ def test_padam_adapts_in_part():
     """A gradient 16 times as large makes a step 16^(1 - 2 partial) times as long."""
     for partial, factor in ((0.5, 1), (0.25, 4), (0.125, 8), (0.0, 16)):
         tx = oa.padam(0.1, partial=partial, eps=1e-30)
-        small, large = (first_steps(tx, [g, g, -g]) for g in (0.3, 0.3 * 16))
+        small, large = (walk(tx, [g, g, -g]) for g in (0.3, 0.3 * 16))
         np.testing.assert_allclose(large, factor * small, rtol=1e-5)
 
 
 def test_padam_never_forgets():
     giant = [1000.0] + [1.0] * 300
-    steps = first_steps(oa.padam(0.1, b2=0.9, partial=0.5), giant)
+    steps = walk(oa.padam(0.1, b2=0.9, partial=0.5), giant)
     assert abs(steps[-1]) < 1e-3
-    assert abs(first_steps(oa.adam(0.1, b2=0.9), giant)[-1]) > 0.05
+    assert abs(walk(oa.adam(0.1, b2=0.9), giant)[-1]) > 0.05
 
 
 # --- adamp -------------------------------------------------------------------------------------
