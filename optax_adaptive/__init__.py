@@ -120,6 +120,7 @@ from optax_adaptive._algorithms.yogi import yogi as yogi
 from optax_adaptive._core import DescentState as DescentState
 from optax_adaptive._core import Others as Others
 from optax_adaptive._core import descend as descend
+from optax_adaptive._free import FreeDescentState as FreeDescentState
 from optax_adaptive._hutchinson import hutchinson as hutchinson
 from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
@@ -133,5 +134,13 @@ from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.schedule_free import ScheduleFreeState as ScheduleFreeState
+from optax_adaptive._wrappers.schedule_free import schedule_free as schedule_free
+from optax_adaptive._wrappers.schedule_free import schedule_free_adamw as schedule_free_adamw
+from optax_adaptive._wrappers.schedule_free import (
+    schedule_free_eval_params as schedule_free_eval_params,
+)
+from optax_adaptive._wrappers.schedule_free import schedule_free_radam as schedule_free_radam
+from optax_adaptive._wrappers.schedule_free import schedule_free_sgd as schedule_free_sgd
 
 __version__ = "0.1.0"

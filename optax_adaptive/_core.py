@@ -61,16 +61,16 @@ def transformation(
             _check.trainable(updates, extra["params"])
             if not jax.tree.leaves(updates):
                 return updates, state
-            grads = jax.tree.map(_widen, updates)
+            grads = jax.tree.map(widen, updates)
             extra.setdefault("given_params", extra["params"])  # an outer one was given them
-            extra |= {k: jax.tree.map(_widen, extra[k]) for k in trees}
+            extra |= {k: jax.tree.map(widen, extra[k]) for k in trees}
             extra = {k: v for k, v in extra.items() if takes_all or k in takes}
             with jax.named_scope(scope):
                 directions, new_state = update(grads, state, **extra)
         except _check.MisfitError as misfit:
             raise ValueError(f"{name}.update: {misfit}.") from None
         return (
-            jax.tree.map(_narrow, directions, updates),
+            jax.tree.map(narrow, directions, updates),
             jax.tree.map(lambda new, old: _cast(new, old.dtype), new_state, state),
         )
 
@@ -126,7 +126,7 @@ def full_like(params: Any, value: Any) -> Any:
     def leaf(x: Any) -> jax.Array:
         x = x if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x)
         if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            x = _widen(jnp.zeros_like(x))
+            x = widen(jnp.zeros_like(x))
         full = jnp.full_like(x, value, dtype=_wide_dtype(x.dtype))
         # Under jit nothing else ties the state's sharding to the parameters'.
         return shard_alike(x, full)[1] if isinstance(x, jax.core.Tracer) else full
@@ -248,6 +248,12 @@ def at(value: Any, step: jax.Array) -> Any:
     return value(step) if callable(value) else value
 
 
+def find_states(state: Any, kind: type) -> list[Any]:
+    """The states of this type inside a state, however nested."""
+    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
+    return [x for x in leaves if isinstance(x, kind)]
+
+
 def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: Any) -> Any:
     """The updates plus `amount` times the parameters, where `mask` says so.
 
@@ -286,8 +292,23 @@ def _choose(mask: Any, here: Any, elsewhere: Any) -> Any:
     return jax.tree.map(lambda c, a, b: a if c else b, choice, here, elsewhere)
 
 
-def _trains(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+def trains(x: Any) -> bool:
+    """Whether it is an array of floating or complex numbers."""
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def is_narrow(x: Any) -> bool:
+    """Whether an array has less than 32 bits, too few to add small steps to it."""
+    dtype = jnp.result_type(x)
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
+def rounded_off(x: jax.Array, dtype: Any) -> jax.Array:
+    """What x loses when it is rounded to this dtype; 0 where it is not finite."""
+    info = jnp.finfo(dtype)
+    # XLA may take out a pair of casts.
+    lost = x - jax.lax.reduce_precision(x, info.nexp, info.nmant)
+    return jnp.where(jnp.isfinite(lost), lost, 0)
 
 
 def _wide_dtype(dtype: Any) -> Any:
@@ -296,22 +317,22 @@ def _wide_dtype(dtype: Any) -> Any:
     return dtype if is_wide else jnp.float32
 
 
-def _widen(x: Any) -> jax.Array:
+def widen(x: Any) -> jax.Array:
     """An array as the algorithms see it: real, float32 at least; 0 where nothing trains."""
     x = x if hasattr(x, "dtype") else jnp.asarray(x)
-    if not _trains(x):
+    if not trains(x):
         return jnp.zeros(x.shape, jnp.float32)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return jnp.stack([jnp.real(x), jnp.imag(x)], axis=-1)
     return _cast(x, _wide_dtype(x.dtype))
 
 
-def _narrow(update: jax.Array, grad: Any) -> jax.Array:
+def narrow(update: jax.Array, grad: Any) -> jax.Array:
     """An update as the caller sees it: in the shape and dtype of its gradient."""
     grad = grad if hasattr(grad, "dtype") else jnp.asarray(grad)
     if grad.dtype == jax.dtypes.float0:
         return jnp.zeros(grad.shape, bool)  # what an integer or boolean parameter can add
-    if not _trains(grad):
+    if not trains(grad):
         return jnp.zeros_like(grad)
     if jnp.issubdtype(grad.dtype, jnp.complexfloating):
         return jax.lax.complex(update[..., 0], update[..., 1]).astype(grad.dtype)

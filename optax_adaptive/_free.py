@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from optax_adaptive import _check
 from optax_adaptive._core import (
     add_decay,
     at,
+    is_narrow,
     map_leaves,
+    rounded_off,
     transformation,
     zero_count,
     zeros_like,
@@ -105,7 +106,7 @@ def descend_freely(
             steps = add_decay(steps, amount, mask, params, given_params)
         steps = map_leaves(lambda u, g: jnp.where(made, -u, 0 * g + 0 * value), steps, grads)
         if measures:
-            params0 = _rounded_off(steps, params, given_params, params0, sample)
+            params0 = _less_the_lost(params0, steps, params, given_params, sample)
         return steps, FreeDescentState(increment(state.step), direction, params0)
 
     return transformation(init_fn, update_fn, needs)
@@ -134,16 +135,14 @@ def scalar_like(params: Any, value: Any) -> jax.Array:
     return jnp.asarray(value, jnp.result_type(jnp.float32, *wide))
 
 
-def _rounded_off(steps: Any, params: Any, given_params: Any, params0: Any, sample: Any) -> Any:
-    """`params0`, moved by what the parameters lose of the steps when they are rounded."""
+def _less_the_lost(
+    params0: Any, steps: Any, params: Any, given_params: Any, sample: Callable[..., jax.Array]
+) -> Any:
+    """`params0`, less what the parameters lose of the steps when they are rounded."""
 
-    def leaf(u: jax.Array, p: jax.Array, given: Any, p0: jax.Array) -> jax.Array:
-        dtype = jnp.result_type(given)
-        if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits >= 32:
+    def leaf(p0: jax.Array, u: jax.Array, p: jax.Array, given: Any) -> jax.Array:
+        if not is_narrow(given):
             return p0
-        info, there = jnp.finfo(dtype), p + u
-        # XLA may take out a pair of casts.
-        lost = there - lax.reduce_precision(there, info.nexp, info.nmant)
-        return p0 - sample(jnp.where(jnp.isfinite(lost), lost, 0))
+        return p0 - sample(rounded_off(p + u, jnp.result_type(given)))
 
-    return jax.tree.map(leaf, steps, params, given_params, params0)
+    return jax.tree.map(leaf, params0, steps, params, given_params)

@@ -69,6 +69,20 @@ def one_minus_x_over_expm1(x: jax.Array) -> jax.Array:
     return jnp.where(x < 0.25, series, 1 - far / jnp.expm1(far))
 
 
+def rectifier(b2: Any, t: jax.Array, threshold: Any) -> tuple[jax.Array, jax.Array]:
+    """Whether the second moment of RAdam has seen enough at step t, and the factor of its step.
+
+    Its rho_t = rho_inf - 2 t b2^t / (1 - b2^t) is a small difference of large numbers: with
+    x = -t log(b2) it is rho_inf - length + length (1 - x / expm1(x)).
+    """
+    length, rho_inf = -2 / log(b2), 2 / (1 - b2) - 1
+    rho = rho_inf - length + length * one_minus_x_over_expm1(-t * log(b2))
+    enough = rho >= threshold
+    rho = jnp.maximum(rho, threshold)  # no root of a negative number in the branch not taken
+    r2 = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
+    return enough, jnp.sqrt(jnp.maximum(r2, 0))
+
+
 def norm(x: jax.Array) -> jax.Array:
     """The root of the sum of squares; 0 for an empty array."""
     return jnp.sqrt(jnp.sum(x * x))

@@ -42,6 +42,11 @@ from optax_adaptive._algorithms.soap import soap
 from optax_adaptive._algorithms.stable_adamw import stable_adamw
 from optax_adaptive._algorithms.swats import swats
 from optax_adaptive._algorithms.yogi import yogi
+from optax_adaptive._wrappers.schedule_free import (
+    schedule_free_adamw,
+    schedule_free_radam,
+    schedule_free_sgd,
+)
 
 
 class Optimizer(NamedTuple):
@@ -68,6 +73,7 @@ _NADAM = ("Incorporating Nesterov Momentum into Adam", 2016, _DOZAT)
 _LUO = "https://openreview.net/forum?id=Bkg3g2R9FX"
 _ADABOUND = ("Adaptive Gradient Methods with Dynamic Bound of Learning Rate", 2019, _LUO)
 _ARXIV = "https://arxiv.org/abs/"
+_ROAD = ("The Road Less Scheduled", 2024, _ARXIV + "2405.15682")
 
 _RECORDS = (
     Optimizer(
@@ -333,6 +339,9 @@ _RECORDS = (
         elementwise=False,
         needs=("params",),
     ),
+    Optimizer(schedule_free_sgd, *_ROAD, state_words=1, needs=("params",)),
+    Optimizer(schedule_free_adamw, *_ROAD, state_words=2, needs=("params",)),
+    Optimizer(schedule_free_radam, *_ROAD, state_words=2, needs=("params",)),
 )
 
 optimizers: Mapping[str, Optimizer] = MappingProxyType(

@@ -147,6 +147,10 @@ FREE = {"prodigy"}
 OPTAX_CORRECTS = "optax always corrects the bias, the authors by default never"
 PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reason": OPTAX_CORRECTS}
 
+OPTAX_LAGS = "in optax the steps and the weights read a schedule one step apart"
+OPTAX_DRIFTS = "where there is no gradient optax's x drifts by its rounding"
+SCHEDULE_FREE = {"float64": 1e-11, "optax": 1e-11}  # the others' x and z are rounded to float64
+
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
 
@@ -504,6 +508,56 @@ CASES = [
             ({"safeguard_warmup": True}, {"learning_rate": 0.5}),  # at 1 it changes nothing
             # Parts of arrays are arrays.
             ({"slice_p": 3}, {"shapes": ((8,), (6, 4)), "temporaries": 1.01}),
+        )
+    ),
+    # At these rates no step hides behind the rounding of the parameters.
+    *(
+        Case(
+            "schedule_free_sgd",
+            kwargs,
+            same_in_optax=not kwargs,
+            reason=OPTAX_LAGS if "warmup_steps" in kwargs else OPTAX_DRIFTS,
+            learning_rate=100.0,
+            **SCHEDULE_FREE,
+        )
+        for kwargs in (
+            {},
+            {"b1": 0.7, "weight_lr_power": 1.0},
+            {"warmup_steps": 20},
+            {"warmup_steps": 20, "weight_lr_power": 0.0, "r": 1.5},
+        )
+    ),
+    # The step is read twice behind a root, by the parameters and by the offset.
+    *(
+        Case(
+            "schedule_free_adamw",
+            kwargs,
+            same_in_optax=not kwargs,
+            reason=OPTAX_LAGS if "warmup_steps" in kwargs else OPTAX_DRIFTS,
+            learning_rate=10.0,
+            temporaries=1.01,
+            **SCHEDULE_FREE,
+        )
+        for kwargs in (
+            {},
+            {"b1": 0.7, "b2": 0.99, "eps": 1e-3, "weight_lr_power": 1.0},
+            {"warmup_steps": 20, "r": 1.5},
+        )
+    ),
+    # First the one that moves at its first step.
+    *(
+        Case(
+            "schedule_free_radam",
+            kwargs,
+            same_in_optax=False,
+            learning_rate=10.0,
+            temporaries=1.01,
+            **SCHEDULE_FREE,
+        )
+        for kwargs in (
+            {"silent_sgd_phase": False},
+            {},
+            {"b1": 0.7, "b2": 0.9, "eps": 1e-3, "weight_lr_power": 1.0, "r": 1.5},
         )
     ),
 ]

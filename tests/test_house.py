@@ -110,7 +110,9 @@ def test_records_say_what_is_so(record):
 WRAPPERS = {
     name
     for name, f in vars(oa).items()
-    if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers") and inspect.isfunction(f)
+    if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers")
+    and inspect.isfunction(f)
+    and next(iter(inspect.signature(f).parameters)) == "tx"
 }
 
 
@@ -164,7 +166,8 @@ def test_signature_and_documentation(name):
     parameters = inspect.signature(function).parameters
     assert next(iter(parameters)) == "learning_rate"
     assert {"weight_decay", "mask"} <= parameters.keys()
-    assert name in FREE or hasattr(oa, f"scale_by_{DIRECTIONS.get(name, name)}")
+    finds_its_own = name in FREE or name.startswith("schedule_free")
+    assert finds_its_own or hasattr(oa, f"scale_by_{DIRECTIONS.get(name, name)}")
     documented = inspect.getdoc(function)
     if "Args and errors as for" not in documented and "Args, errors and" not in documented:
         assert "Raises:\n    ValueError" in documented
@@ -180,6 +183,7 @@ IN_OPTAX = {
 }
 # Arguments of optax that are a wrapper's here, or have the name they have everywhere.
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
+GONE |= {"state_dtype"}  # of Schedule-Free
 GONE |= {"betas", "beta3", "estim_lr0", "estim_lr_coef"}  # b1 and b2, b3, d0, d_coef
 GONE |= {"dtype_momentum", "weight_decay_rate"}  # of adafactor
 GONE |= {"muon_weight_dimension_numbers"}  # `roles`, which also say what is no matrix

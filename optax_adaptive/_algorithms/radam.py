@@ -12,7 +12,7 @@ import optax
 
 from optax_adaptive import _check
 from optax_adaptive._core import descend, map_leaves, transformation, zero_count, zeros_like
-from optax_adaptive._numerics import bias, increment, log, one_minus_x_over_expm1, squarable
+from optax_adaptive._numerics import bias, increment, rectifier, squarable
 
 
 class RadamState(NamedTuple):
@@ -94,15 +94,7 @@ def scale_by_radam(
     def update(grads, state):
         t = increment(state.count)
         c1, c1_next, c2 = bias(b1, t), bias(b1, increment(t)), bias(b2, t)
-        # rho_inf - 2 t b2^t / (1 - b2^t) is a small difference of large numbers: with
-        # x = -t log(b2) it is rho_inf - length + length (1 - x / expm1(x)).
-        length = -2 / log(b2)
-        rho_inf = 2 / (1 - b2) - 1
-        rho = rho_inf - length + length * one_minus_x_over_expm1(-t * log(b2))
-        is_rectified = rho >= threshold
-        rho = jnp.maximum(rho, threshold)  # no root of a negative number in the branch not taken
-        r2 = (rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)
-        r = jnp.sqrt(jnp.maximum(r2, 0))
+        is_rectified, r = rectifier(b2, t, threshold)
 
         def leaf(g, mu, nu):
             g, flaw = squarable(g)

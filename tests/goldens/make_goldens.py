@@ -391,6 +391,25 @@ PRODIGYOPT = {
     ),
     "prodigy_l2": ("Prodigy", {"d0": 1e-3, "decouple": False, "weight_decay": 0.01}),
 }
+SCHEDULEFREE = {
+    "schedule_free_sgd": ("SGDScheduleFree", {"lr": 1.0, "warmup_steps": 10, "weight_decay": 0.1}),
+    "schedule_free_sgd_drop": ("SGDScheduleFree", {"lr": 1.0, "momentum": 0.7, "r": 1.5}),
+    "schedule_free_adamw": (
+        "AdamWScheduleFree",
+        {"lr": 0.1, "warmup_steps": 10, "weight_decay": 0.1},
+    ),
+    "schedule_free_adamw_drop": (
+        "AdamWScheduleFree",
+        {"lr": 0.1, "betas": (0.7, 0.99), "eps": 1e-3, "r": 1.5, "weight_lr_power": 1.0},
+    ),
+    "schedule_free_radam": ("RAdamScheduleFree", {"lr": 0.1, "weight_decay": 0.1}),
+    "schedule_free_radam_drop": (
+        "RAdamScheduleFree",
+        {"lr": 0.1, "betas": (0.7, 0.9), "silent_sgd_phase": False},
+    ),
+    "schedule_free": ("wrapped", {"base": "SGD", "lr": 1.0, "weight_decay_at_y": 0.1}),
+    "schedule_free_prodigy": ("wrapped", {"base": "Prodigy", "d0": 1e-3}),
+}
 
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
@@ -415,6 +434,7 @@ PACKAGES = {
     "torch_sm3": Package("SM3", "torch-SM3", "Apache-2.0", TORCH_SM3),
     "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH),
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
+    "schedulefree": Package("schedulefree", "schedulefree", "Apache-2.0", SCHEDULEFREE),
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
 }
 
@@ -438,8 +458,19 @@ def gradfilter_ma(params, *, optimizer, window_size, lamb, **arguments):
     return Filtered(params, **arguments)
 
 
+def wrapped(params, *, base, weight_decay_at_y=0.0, **arguments):
+    """An optimizer of torch or prodigyopt in the wrapper of schedulefree."""
+    import prodigyopt
+    import schedulefree
+    import torch
+
+    make = getattr(prodigyopt, base, None) or getattr(torch.optim, base)
+    tx = make(params, **arguments)
+    return schedulefree.ScheduleFreeWrapper(tx, weight_decay_at_y=weight_decay_at_y)
+
+
 # What is no class of its package.
-ADAPTERS = {"gradfilter_ma": gradfilter_ma}
+ADAPTERS = {"gradfilter_ma": gradfilter_ma, "wrapped": wrapped}
 
 
 def torch_trajectory(make, arguments, drop, shape):
@@ -451,6 +482,8 @@ def torch_trajectory(make, arguments, drop, shape):
     parameter = arguments.pop("parameter", {})
     named = (parameter, x) if isinstance(parameter, str) else {"params": [x], **parameter}
     optimizer = make([named], **arguments)
+    if hasattr(optimizer, "train"):  # Schedule-Free
+        optimizer.train()
     trajectory = []
     for step, gradient in enumerate(gradients):
         if drop and step == DROP_AT:

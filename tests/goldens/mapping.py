@@ -658,5 +658,40 @@ ROWS = [
         },
     ),
     Row("prodigyopt", "prodigy_l2", "prodigy", {"learning_rate": 1.0, "d0": 1e-3}, l2=0.01),
+    Row(
+        "schedulefree", "schedule_free_sgd", "schedule_free_sgd",
+        {"learning_rate": 1.0, "warmup_steps": 10, "weight_decay": 0.1},
+    ),
+    Row(
+        "schedulefree", "schedule_free_sgd_drop", "schedule_free_sgd",
+        {"learning_rate": 1.0, "b1": 0.7, "r": 1.5},
+    ),
+    Row(
+        "schedulefree", "schedule_free_adamw", "schedule_free_adamw",
+        {"learning_rate": 0.1, "warmup_steps": 10, "weight_decay": 0.1},
+    ),
+    Row(
+        "schedulefree", "schedule_free_adamw_drop", "schedule_free_adamw",
+        {
+            "learning_rate": 0.1, "b1": 0.7, "b2": 0.99, "eps": 1e-3, "r": 1.5,
+            "weight_lr_power": 1.0,
+        },
+    ),
+    Row(
+        "schedulefree", "schedule_free_radam", "schedule_free_radam",
+        {"learning_rate": 0.1, "weight_decay": 0.1}, 1e-11,
+    ),
+    Row(
+        "schedulefree", "schedule_free_radam_drop", "schedule_free_radam",
+        {"learning_rate": 0.1, "b1": 0.7, "b2": 0.9, "silent_sgd_phase": False},
+    ),
+    Row(
+        "schedulefree", "schedule_free", "sgd", {"learning_rate": 1.0},
+        wrap=("schedule_free", {"weight_decay": 0.1}),
+    ),
+    Row(
+        "schedulefree", "schedule_free_prodigy", "prodigy",
+        {"learning_rate": 1.0, "d0": 1e-3}, wrap=("schedule_free", {}),
+    ),
 ]
 # fmt: on

@@ -41,6 +41,7 @@ from .prodigy import prodigy
 from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
+from .schedule_free import schedule_free_adamw, schedule_free_radam, schedule_free_sgd
 from .sgd import sgd
 from .shampoo import shampoo
 from .sm3 import sm3
@@ -80,6 +81,9 @@ __all__ = [
     "qhadam",
     "radam",
     "rmsprop",
+    "schedule_free_adamw",
+    "schedule_free_radam",
+    "schedule_free_sgd",
     "sgd",
     "shampoo",
     "sm3",
