@@ -41,7 +41,7 @@ def flax_trainer():
 
     import optax_adaptive as oa  # noqa: PLC0415
 
-    trainer = mnist.Trainer(oa.adam(0.01), 0.99)
+    trainer = mnist.Trainer(oa.adam(0.01), 0.99, oa.optimizers["adam"])
     images, labels = random_images()
     data = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
     return mnist, trainer, data

@@ -109,10 +109,11 @@ class Trainer:
     """Trains `Network` with one optimizer; compiled once for all seeds."""
 
     def __init__(
-        self, tx: optax.GradientTransformation, momentum: float, needs: tuple[str, ...] = ()
+        self, tx: optax.GradientTransformation, momentum: float, record: oa.Optimizer
     ) -> None:
         self.tx, self.network = optax.with_extra_args_support(tx), Network(momentum)
-        self.needs = needs
+        self.record = record
+        self.trained = jax.jit(self._trained)
         self.advance = jax.jit(self._advance, donate_argnums=0)
         self.measure = jax.jit(self._measure)
 
@@ -138,16 +139,30 @@ class Trainer:
                 return losses.mean(), stats
 
             extra = {}
-            if "hessian_diagonal" in self.needs:
+            if "hessian_diagonal" in self.record.needs:
                 key = jax.random.fold_in(jax.random.key(0), optax.tree.get(opt_state, "step"))
                 curvature = oa.hutchinson(loss_fn, has_aux=True)
                 (loss, stats), grads, extra["hessian_diagonal"] = curvature(key, params)
             else:
                 (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-            updates, opt_state = self.tx.update(grads, opt_state, params, **extra)
+            updates, opt_state = self.tx.update(grads, opt_state, params, value=loss, **extra)
             return ({"params": optax.apply_updates(params, updates), **stats}, opt_state), loss
 
         return jax.lax.scan(step, state, batches)
+
+    def _trained(self, state: Any, images: jax.Array, batches: jax.Array) -> Any:
+        """The network to evaluate: of Schedule-Free the average, with statistics of its own."""
+        variables, opt_state = state
+        if self.record.eval_params is None:
+            return variables
+        average = {**variables, "params": self.record.eval_params(opt_state, variables["params"])}
+
+        def statistics(batch: jax.Array) -> Any:
+            network = Network(momentum=0.0)  # keeps those of this batch alone
+            return network.apply(average, images[batch], train=True, mutable="batch_stats")[1]
+
+        of_batches = jax.lax.map(statistics, batches)
+        return average | jax.tree.map(lambda x: x.mean(0), of_batches)
 
     def _measure(self, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits = self.network.apply(variables, images, train=False)
@@ -171,8 +186,9 @@ class Trainer:
                 curve.append(float(losses.mean()))
                 show(call / steps, curve[-1])
             seconds.append(time.perf_counter() - start)
+            variables = self.trained(state, train[0], order[: steps * batch].reshape(-1, batch))
             chunks = range(0, len(test[0]), 500)
-            sums = [self.measure(state[0], *(x[i : i + 500] for x in test)) for i in chunks]
+            sums = [self.measure(variables, *(x[i : i + 500] for x in test)) for i in chunks]
             tested.append((sum(sums) / len(test[0])).tolist())
         arrays, params = jax.tree.leaves(state[1]), jax.tree.leaves(state[0]["params"])
         return {
@@ -206,10 +222,9 @@ def plan(args: argparse.Namespace, dataset: str) -> list[dict[str, Any]]:
         rates = json.loads(TUNED.read_text())
         rates = rates["digits"] | rates.get(dataset, {})
         names = args.optimizer or SHOWN
-        runs = [
-            (name, {"learning_rate": rates[name]["learning_rate"]} | ROLES.get(name, {}))
-            for name in names
-        ]
+        defaults = {name: record.learning_rate for name, record in oa.optimizers.items()}
+        rate_of = defaults | {name: tuned["learning_rate"] for name, tuned in rates.items()}
+        runs = [(name, {"learning_rate": rate_of[name]} | ROLES.get(name, {})) for name in names]
     shared = {
         "data": dataset,
         "epochs": args.epochs or (5 if article or not digits else 10),
@@ -246,7 +261,7 @@ def run(
                 record, given = oa.optimizers[label.split()[0]], dict(cell["arguments"])
                 rate, make = given.pop("learning_rate"), functools.partial(record.make, **given)
                 make = with_rate_in_state(make) if sweep else make
-                trainer = Trainer(make(rate), cell["batch_norm_momentum"], record.needs)
+                trainer = Trainer(make(rate), cell["batch_norm_momentum"], record)
                 trained = label
             state = trainer.init(cell["seed"])
             if sweep:

@@ -44,6 +44,7 @@ from optax_adaptive._algorithms.swats import swats
 from optax_adaptive._algorithms.yogi import yogi
 from optax_adaptive._wrappers.schedule_free import (
     schedule_free_adamw,
+    schedule_free_eval_params,
     schedule_free_radam,
     schedule_free_sgd,
 )
@@ -59,6 +60,7 @@ class Optimizer(NamedTuple):
     state_words: float  # per parameter of a large matrix, with the default arguments
     elementwise: bool = True  # no coordinate's step depends on another's gradient
     needs: tuple[str, ...] = ()  # arguments that `update` cannot do without, beside gradients
+    eval_params: Callable[..., Any] | None = None  # (state, params) -> those to evaluate, if others
 
     @property
     def learning_rate(self) -> Any:
@@ -339,9 +341,14 @@ _RECORDS = (
         elementwise=False,
         needs=("params",),
     ),
-    Optimizer(schedule_free_sgd, *_ROAD, state_words=1, needs=("params",)),
-    Optimizer(schedule_free_adamw, *_ROAD, state_words=2, needs=("params",)),
-    Optimizer(schedule_free_radam, *_ROAD, state_words=2, needs=("params",)),
+    *(
+        Optimizer(make, *_ROAD, words, needs=("params",), eval_params=schedule_free_eval_params)
+        for make, words in (
+            (schedule_free_sgd, 1),
+            (schedule_free_adamw, 2),
+            (schedule_free_radam, 2),
+        )
+    ),
 )
 
 optimizers: Mapping[str, Optimizer] = MappingProxyType(
