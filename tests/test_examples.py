@@ -22,8 +22,9 @@ for module in ("flax", "matplotlib", "orbax.checkpoint", "rich", "sklearn"):
     pytest.importorskip(module)
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-digits_data, mnist, mnist_nnx, mnist_report = map(
-    importlib.import_module, ("digits_data", "mnist", "mnist_nnx", "mnist_report")
+digits_data, mnist, mnist_nnx, mnist_report, schedule_free = map(
+    importlib.import_module,
+    ("digits_data", "mnist", "mnist_nnx", "mnist_report", "schedule_free"),
 )
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -224,3 +225,10 @@ def test_nnx_resumes_to_the_same_bits(few, tmp_path, monkeypatch):
     assert len(once) == len(twice) > 50
     for a, b in zip(once, twice, strict=True):
         np.testing.assert_array_equal(jnp.asarray(a), jnp.asarray(b))
+
+
+def test_schedule_free_is_evaluated_at_its_average():
+    """After one epoch the statistics of y say nothing about x."""
+    accuracy = schedule_free.main(["--epochs", "1"])
+    assert accuracy["x, with its own"] > 0.9
+    assert accuracy["x, with its own"] > accuracy["x, with the statistics of y"] + 0.1
