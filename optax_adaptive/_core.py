@@ -263,6 +263,18 @@ def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: A
     return _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
 
 
+def find_states(state: Any, kind: type) -> list[Any]:
+    """The states of a type inside another state, however deep, but not those inside of one found.
+
+    In the order of `jax.tree.leaves`; that of a chain is from its first transformation to its last.
+    """
+
+    def found(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    return [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+
+
 def _with_gradient(updates: Any, params: Any) -> Any:
     """The parameters without those whose gradient is None, as Equinox's filters make it."""
 
