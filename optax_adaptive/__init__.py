@@ -63,6 +63,11 @@ from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
 from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
 from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
 from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad
+from optax_adaptive._algorithms.dog import DogState as DogState
+from optax_adaptive._algorithms.dog import dog as dog
+from optax_adaptive._algorithms.dog import ldog as ldog
+from optax_adaptive._algorithms.dowg import DowgState as DowgState
+from optax_adaptive._algorithms.dowg import dowg as dowg
 from optax_adaptive._algorithms.lamb import LambState as LambState
 from optax_adaptive._algorithms.lamb import lamb as lamb
 from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb

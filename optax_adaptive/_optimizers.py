@@ -25,6 +25,8 @@ from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.came import came
 from optax_adaptive._algorithms.diffgrad import diffgrad
+from optax_adaptive._algorithms.dog import dog, ldog
+from optax_adaptive._algorithms.dowg import dowg
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
@@ -68,6 +70,12 @@ _NADAM = ("Incorporating Nesterov Momentum into Adam", 2016, _DOZAT)
 _LUO = "https://openreview.net/forum?id=Bkg3g2R9FX"
 _ADABOUND = ("Adaptive Gradient Methods with Dynamic Bound of Learning Rate", 2019, _LUO)
 _ARXIV = "https://arxiv.org/abs/"
+
+_DOG = (
+    "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size Schedule",
+    2023,
+    _ARXIV + "2302.12022",
+)
 
 _RECORDS = (
     Optimizer(
@@ -330,6 +338,17 @@ _RECORDS = (
         2024,
         _ARXIV + "2306.06101",
         state_words=4,
+        elementwise=False,
+        needs=("params",),
+    ),
+    Optimizer(dog, *_DOG, state_words=1, elementwise=False, needs=("params",)),
+    Optimizer(ldog, *_DOG, state_words=1, elementwise=False, needs=("params",)),
+    Optimizer(
+        dowg,
+        "DoWG Unleashed: An Efficient Universal Parameter-Free Gradient Descent Method",
+        2023,
+        _ARXIV + "2305.16284",
+        state_words=1,
         elementwise=False,
         needs=("params",),
     ),

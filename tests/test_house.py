@@ -181,6 +181,7 @@ IN_OPTAX = {
 # Arguments of optax that are a wrapper's here, or have the name they have everywhere.
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
 GONE |= {"betas", "beta3", "estim_lr0", "estim_lr_coef"}  # b1 and b2, b3, d0, d_coef
+GONE |= {"init_step"}  # of dog, a tuple: reps_rel or init_eta
 GONE |= {"dtype_momentum", "weight_decay_rate"}  # of adafactor
 GONE |= {"muon_weight_dimension_numbers"}  # `roles`, which also say what is no matrix
 
