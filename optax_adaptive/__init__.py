@@ -138,5 +138,12 @@ from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.polynomial_averaging import (
+    PolynomialAveragingState as PolynomialAveragingState,
+)
+from optax_adaptive._wrappers.polynomial_averaging import averaged_params as averaged_params
+from optax_adaptive._wrappers.polynomial_averaging import (
+    polynomial_averaging as polynomial_averaging,
+)
 
 __version__ = "0.1.0"

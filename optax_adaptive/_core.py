@@ -275,6 +275,24 @@ def find_states(state: Any, kind: type) -> list[Any]:
     return [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
 
 
+def replace_params(leaf: Callable[..., jax.Array], params: Any, tree: Any, *rest: Any) -> Any:
+    """`leaf` of every parameter and of its arrays in `tree` and `rest`, in the parameter's dtype.
+
+    These are trees of one state. Where a mask left a parameter out of them, or it does not train,
+    it stays as it is.
+    """
+
+    def absent(x: Any) -> bool:
+        return x is None or isinstance(x, optax.MaskedNode)
+
+    def of_param(x: Any, p: Any, *others: Any) -> Any:
+        if absent(x) or not _trains(p := p if hasattr(p, "dtype") else jnp.asarray(p)):
+            return p
+        return _narrow(leaf(_widen(p), x, *others), p)
+
+    return jax.tree.map(of_param, tree, params, *rest, is_leaf=absent)
+
+
 def _with_gradient(updates: Any, params: Any) -> Any:
     """The parameters without those whose gradient is None, as Equinox's filters make it."""
 

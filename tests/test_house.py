@@ -110,7 +110,9 @@ def test_records_say_what_is_so(record):
 WRAPPERS = {
     name
     for name, f in vars(oa).items()
-    if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers") and inspect.isfunction(f)
+    if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers")
+    and inspect.isfunction(f)
+    and "tx" in inspect.signature(f).parameters
 }
 
 

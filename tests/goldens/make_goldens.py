@@ -404,7 +404,6 @@ DOG = {
 DOWG = {
     "dowg": ("scalar_dowg", {"eps": 1 - 1e-4, "clip": 1e300}),
     "dowg_matrix": ("scalar_dowg", {"eps": 0.5, "clip": 1e300}, (6, 4)),
-    "dowg_defaults": ("scalar_dowg", {}),
 }
 
 PACKAGES = {
