@@ -69,7 +69,7 @@ def polynomial_averaging(
 
         def leaf(u, p, average):
             before = jnp.where(state.seen > 0, average, p)
-            after = (1 - weight) * before + weight * (p + u)
+            after = before + weight * (p + u - before)  # exact where p stays
             return jnp.where(jnp.isfinite(after), after, before)
 
         updates, inner = tx.update(grads, state.inner, params, **extra)

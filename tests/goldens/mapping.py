@@ -663,12 +663,13 @@ ROWS = [
     Row("dog", "dog_l2", "dog", {"learning_rate": 1.0, "reps_rel": 1e-3}, l2=0.01),
     Row("dog", "ldog_drop", "ldog", {"learning_rate": 1.0, "reps_rel": 1e-3}),
     Row("dog", "ldog_l2", "ldog", {"learning_rate": 1.0, "reps_rel": 1e-2, "eps": 1.0}, l2=0.01),
+    # Averages of parameters are known to the rounding of parameters, not of steps.
     Row(
-        "dog", "dog_averaged", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2},
+        "dog", "dog_averaged", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2}, 1e-10,
         wrap=("polynomial_averaging", {}),
     ),
     Row(
-        "dog", "dog_averaged_gamma", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2},
+        "dog", "dog_averaged_gamma", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2}, 1e-10,
         wrap=("polynomial_averaging", {"gamma": 2.0}),
     ),
     Row("dowg", "dowg", "dowg", {"learning_rate": 1.0}),
