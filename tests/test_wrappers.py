@@ -373,18 +373,25 @@ def test_what_does_not_train_is_not_averaged():
 
 
 def test_a_bad_step_stays_out_of_the_average():
-    """Also a first one: the average is then what the parameters were."""
+    """It is not counted either: the next one is the first, or the second."""
     tx = oa.polynomial_averaging(oa.sgd(1.0), gamma=1.0)
-    params = jnp.array([1.0, 2.0])
-    bad = jnp.array([jnp.nan, 1.0])
-    updates, state = tx.update(bad, tx.init(params), params)
-    assert not np.isfinite(updates[0])
-    np.testing.assert_allclose(oa.averaged_params(state, params), [1.0, 1.0])
-    _, state = tx.update(jnp.ones(2), state, params)
-    np.testing.assert_allclose(state.average, [1 / 3, 1.0], rtol=1e-6)  # a share of 2 / 3
-    for worse in (bad, bad * jnp.inf):
-        _, after = tx.update(worse, state, params)
-        assert after.average[0] == state.average[0]
+    params, good = (
+        {"a": jnp.array([1.0, 2.0]), "b": jnp.ones(1)},
+        {"a": jnp.ones(2), "b": jnp.ones(1)},
+    )
+    state = tx.init(params)
+    for mean in (None, 0.0, -1.0):
+        for worst in (jnp.nan, jnp.inf):
+            bad = good | {"a": jnp.array([worst, 1.0])}
+            updates, after = tx.update(bad, state, params)
+            assert not np.isfinite(updates["a"][0])
+            chex.assert_trees_all_equal(after[:2], state[:2])
+        if mean is None:
+            chex.assert_trees_all_equal(oa.averaged_params(after, params), params)
+        else:
+            np.testing.assert_allclose(oa.averaged_params(after, params)["b"], mean)
+        _, state = tx.update(good, after, params)
+        params = {"a": params["a"], "b": params["b"] - 1.5}
 
 
 def test_late_parameters_weigh_more():
@@ -437,3 +444,16 @@ def test_dog_needs_its_average():
     around = float(jnp.sqrt(jnp.mean(path[-500:] ** 2)))
     left = float(jnp.sqrt(jnp.mean((oa.averaged_params(state, p) - 1) ** 2)))
     assert left < 0.7 * around
+
+
+def test_the_average_keeps_no_array_beside_it():
+    tx = oa.polynomial_averaging(oa.adam(0.1))
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+    state = jax.eval_shape(tx.init, params)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 0.01 * 4 * 512 * 512

@@ -42,8 +42,8 @@ def polynomial_averaging(
 
     So the mean is over about the last t / (1 + gamma) steps. Training goes on as with `tx` alone,
     and `averaged_params(state, params)` are what to evaluate. `dog` and `ldog` need it: their rate
-    never decays. A new parameter that is not finite stays out of the mean, coordinate by
-    coordinate. For parameters below 32 bits the mean is of float32, before they are rounded.
+    never decays. A step that makes any parameter not finite is not averaged, and not counted. Of
+    parameters below 32 bits it is the mean in float32, before they are rounded.
 
     It must be outermost: what follows it in a chain changes updates that have been counted.
 
@@ -64,16 +64,19 @@ def polynomial_averaging(
         return PolynomialAveragingState(zero_count(), zeros_like(params), tx.init(params))
 
     def update(grads, state, *, params, **extra):
-        seen = increment(state.seen)
+        updates, inner = tx.update(grads, state.inner, params, **extra)
+        # Of p only the sum is read: p could not be overwritten otherwise.
+        there = map_leaves(jnp.add, params, updates, inline=True)
+        largest = map_leaves(lambda x: jnp.max(jnp.abs(x), initial=0), there)
+        finite = jnp.all(jnp.isfinite(jnp.stack(jax.tree.leaves(largest))))
+        seen = jnp.where(finite, increment(state.seen), state.seen)
         weight = (1 + gamma) / (seen + gamma)
 
-        def leaf(u, p, average):
-            before = jnp.where(state.seen > 0, average, p)
-            after = before + weight * (p + u - before)  # exact where p stays
-            return jnp.where(jnp.isfinite(after), after, before)
+        def leaf(x, average):
+            # Not a sum of two products: exact where a parameter stays.
+            return jnp.where(finite, average + weight * (x - average), average)
 
-        updates, inner = tx.update(grads, state.inner, params, **extra)
-        average = map_leaves(leaf, updates, params, state.average)
+        average = map_leaves(leaf, there, state.average)
         return updates, PolynomialAveragingState(seen, average, inner)
 
     return transformation(init, update)
