@@ -81,8 +81,8 @@ def ldog(
 ) -> optax.GradientTransformationExtraArgs:
     """LDoG: DoG in every leaf for itself, with its own distance, sum and rate.
 
-    Args and errors as for `dog`. `distance` and `effective_lr` are trees of scalars. The authors
-    found it better than DoG for fine-tuning, and less stable; `reps_rel=1e-8` for T5.
+    Args and errors as for `dog`. `distance` and `effective_lr` are trees of scalars. To fine-tune
+    T5 the authors needed `reps_rel=1e-8`.
 
     Departures: as for `dog`. A gradient that is not finite stops the step of its own leaf only.
     """
