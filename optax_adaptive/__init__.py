@@ -63,6 +63,11 @@ from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
 from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
 from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
 from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad
+from optax_adaptive._algorithms.dog import DogState as DogState
+from optax_adaptive._algorithms.dog import dog as dog
+from optax_adaptive._algorithms.dog import ldog as ldog
+from optax_adaptive._algorithms.dowg import DowgState as DowgState
+from optax_adaptive._algorithms.dowg import dowg as dowg
 from optax_adaptive._algorithms.lamb import LambState as LambState
 from optax_adaptive._algorithms.lamb import lamb as lamb
 from optax_adaptive._algorithms.lamb import scale_by_lamb as scale_by_lamb
@@ -134,6 +139,13 @@ from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.polynomial_averaging import (
+    PolynomialAveragingState as PolynomialAveragingState,
+)
+from optax_adaptive._wrappers.polynomial_averaging import averaged_params as averaged_params
+from optax_adaptive._wrappers.polynomial_averaging import (
+    polynomial_averaging as polynomial_averaging,
+)
 from optax_adaptive._wrappers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from optax_adaptive._wrappers.schedule_free import schedule_free as schedule_free
 from optax_adaptive._wrappers.schedule_free import schedule_free_adamw as schedule_free_adamw

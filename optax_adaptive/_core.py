@@ -248,12 +248,6 @@ def at(value: Any, step: jax.Array) -> Any:
     return value(step) if callable(value) else value
 
 
-def find_states(state: Any, kind: type) -> list[Any]:
-    """The states of this type inside a state, however nested."""
-    leaves = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
-    return [x for x in leaves if isinstance(x, kind)]
-
-
 def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: Any) -> Any:
     """The updates plus `amount` times the parameters, where `mask` says so.
 
@@ -267,6 +261,36 @@ def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: A
         lambda u, p, amount: u + jnp.asarray(amount, u.dtype) * p, updates, params, other=(amounts,)
     )
     return _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
+
+
+def find_states(state: Any, kind: type) -> list[Any]:
+    """The states of a type inside another state, however deep, but not those inside of one found.
+
+    In the order of `jax.tree.leaves`; that of a chain is from its first transformation to its last.
+    """
+
+    def found(x: Any) -> bool:
+        return isinstance(x, kind)
+
+    return [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+
+
+def replace_params(leaf: Callable[..., jax.Array], params: Any, tree: Any, *rest: Any) -> Any:
+    """`leaf` of every parameter and of its arrays in `tree` and `rest`, in the parameter's dtype.
+
+    These are trees of one state. Where a mask left a parameter out of them, or it does not train,
+    it stays as it is.
+    """
+
+    def absent(x: Any) -> bool:
+        return x is None or isinstance(x, optax.MaskedNode)
+
+    def of_param(x: Any, p: Any, *others: Any) -> Any:
+        if absent(x) or not trains(p):
+            return p
+        return narrow(leaf(widen(p), x, *others), p)
+
+    return jax.tree.map(of_param, tree, params, *rest, is_leaf=absent)
 
 
 def _with_gradient(updates: Any, params: Any) -> Any:

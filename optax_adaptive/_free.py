@@ -67,7 +67,9 @@ def descend_freely(
         weight_decay: As for `descend`.
         mask: As for `descend`.
         coupled: Whether weight_decay p is added to the gradients instead.
-        together: Whether coordinates act together, so that one gradient stops the step of all.
+        together: Whether all leaves act together, so that one gradient stops the step of all.
+            Otherwise the state may have scalars of every leaf, trees like the parameters, which
+            stop the step of their leaf where they are not finite.
         sample: Which coordinates of an array `moved` holds.
     """
     _check.scheduled(learning_rate=learning_rate)
@@ -100,11 +102,15 @@ def descend_freely(
 
         given = {k: v for k, v in extra.items() if takes_all or k in takes}
         steps, direction = update(grads, state.direction, **given)
-        made, direction = _made(direction, state.direction, value, grads if together else ())
+        made, direction = _made(direction, state.direction, value, grads, together)
         if not coupled and decay is not None:
             amount = jax.tree.map(lambda rate: rate * decay, direction.effective_lr)
             steps = add_decay(steps, amount, mask, params, given_params)
-        steps = map_leaves(lambda u, g: jnp.where(made, -u, 0 * g + 0 * value), steps, grads)
+
+        def leaf(u, g, made):
+            return jnp.where(made, -u, 0 * g + 0 * value)
+
+        steps = map_leaves(leaf, steps, grads, other=(made,))
         if measures:
             params0 = _less_the_lost(params0, steps, params, given_params, sample)
         return steps, FreeDescentState(increment(state.step), direction, params0)
@@ -112,15 +118,28 @@ def descend_freely(
     return transformation(init_fn, update_fn, needs)
 
 
-def _made(new: Any, old: Any, value: jax.Array, grads: Any) -> tuple[jax.Array, Any]:
-    """Whether the step is made, and the new state, with the old scalars where it is not."""
-    largest = map_leaves(lambda g: jnp.max(jnp.abs(g), initial=0), grads)
-    scalars = {k: x for k, x in new._asdict().items() if getattr(x, "ndim", None) == 0}
+def _made(new: Any, old: Any, value: jax.Array, grads: Any, together: bool) -> tuple[Any, Any]:
+    """Whether the step of each leaf is made, and the new state, its scalars old where it is not."""
+    fields, structure = new._asdict(), jax.tree.structure(grads)
+
+    def of_leaves(x: Any) -> bool:
+        return jax.tree.structure(x) == structure and all(s.ndim == 0 for s in jax.tree.leaves(x))
+
+    scalars = {k: x for k, x in fields.items() if getattr(x, "ndim", None) == 0}
+    rest = {} if together else {k: x for k, x in fields.items() if k not in scalars}
+    trees = {k: x for k, x in rest.items() if of_leaves(x)}
+
+    largest = map_leaves(lambda g: jnp.max(jnp.abs(g), initial=0), grads) if together else ()
     finite = [jnp.isfinite(x) for x in (value, *scalars.values(), *jax.tree.leaves(largest))]
-    made = functools.reduce(jnp.logical_and, finite)
-    return made, new._replace(
-        **{k: jnp.where(made, x, getattr(old, k)) for k, x in scalars.items()}
-    )
+    everywhere = functools.reduce(jnp.logical_and, finite)
+
+    def leaf(_: Any, *own: jax.Array) -> jax.Array:
+        return functools.reduce(jnp.logical_and, map(jnp.isfinite, own), everywhere)
+
+    made = jax.tree.map(leaf, grads, *trees.values())
+    kept = {k: jnp.where(everywhere, x, getattr(old, k)) for k, x in scalars.items()}
+    kept |= {k: jax.tree.map(jnp.where, made, x, getattr(old, k)) for k, x in trees.items()}
+    return made, new._replace(**kept)
 
 
 def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:

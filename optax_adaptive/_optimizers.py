@@ -25,6 +25,8 @@ from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.came import came
 from optax_adaptive._algorithms.diffgrad import diffgrad
+from optax_adaptive._algorithms.dog import dog, ldog
+from optax_adaptive._algorithms.dowg import dowg
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
@@ -76,6 +78,12 @@ _LUO = "https://openreview.net/forum?id=Bkg3g2R9FX"
 _ADABOUND = ("Adaptive Gradient Methods with Dynamic Bound of Learning Rate", 2019, _LUO)
 _ARXIV = "https://arxiv.org/abs/"
 _ROAD = ("The Road Less Scheduled", 2024, _ARXIV + "2405.15682")
+
+_DOG = (
+    "DoG is SGD's Best Friend: A Parameter-Free Dynamic Step Size Schedule",
+    2023,
+    _ARXIV + "2302.12022",
+)
 
 _RECORDS = (
     Optimizer(
@@ -348,6 +356,17 @@ _RECORDS = (
             (schedule_free_adamw, 2),
             (schedule_free_radam, 2),
         )
+    ),
+    Optimizer(dog, *_DOG, state_words=1, elementwise=False, needs=("params",)),
+    Optimizer(ldog, *_DOG, state_words=1, elementwise=False, needs=("params",)),
+    Optimizer(
+        dowg,
+        "DoWG Unleashed: An Efficient Universal Parameter-Free Gradient Descent Method",
+        2023,
+        _ARXIV + "2305.16284",
+        state_words=1,
+        elementwise=False,
+        needs=("params",),
     ),
 )
 

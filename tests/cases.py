@@ -26,6 +26,7 @@ class Case(NamedTuple):
     name: str  # of the function
     kwargs: Mapping = MappingProxyType({})
     reference_kwargs: Mapping = MappingProxyType({})  # where the reference calls them otherwise
+    optax_kwargs: Mapping | None = None  # where optax calls them otherwise
     same_in_optax: bool = True  # False: optax has no such optimizer, or the defect in `reason`
     reason: str = ""
     learning_rate: Any = 0.01
@@ -59,7 +60,9 @@ class Case(NamedTuple):
 
     def make_optax(self):
         make = getattr(optax, self.name, None) or getattr(optax.contrib, self.name)
-        return make(**{k: v for k, v in self.arguments.items() if k != "roles"})
+        kwargs = self.kwargs if self.optax_kwargs is None else self.optax_kwargs
+        arguments = {"learning_rate": self.learning_rate, **kwargs}
+        return make(**{k: v for k, v in arguments.items() if k != "roles"})
 
     def decays(self, weight_decay):
         """The arguments that make every leaf decay; Muon has a decay for each kind of leaf."""
@@ -142,7 +145,7 @@ def climbs(step):
 
 
 # They find their own rate. Where gradients keep a direction, it grows without bound.
-FREE = {"prodigy"}
+FREE = {"prodigy", "dog", "ldog", "dowg"}
 
 OPTAX_CORRECTS = "optax always corrects the bias, the authors by default never"
 PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reason": OPTAX_CORRECTS}
@@ -150,6 +153,9 @@ PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reaso
 OPTAX_LAGS = "in optax the steps and the weights read a schedule one step apart"
 OPTAX_DRIFTS = "where there is no gradient optax's x drifts by its rounding"
 SCHEDULE_FREE = {"float64": 1e-11, "optax": 1e-11}  # the others' x and z are rounded to float64
+# In float32 the way p - p0 has the digits that p leaves it.
+DOG = {"learning_rate": 1.0, "shapes": ((8,), (6, 4)), "float32": 1e-4}
+LDOG = DOG | {"same_in_optax": False, "reason": "not in optax"}
 
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
@@ -560,6 +566,26 @@ CASES = [
             {"b1": 0.7, "b2": 0.9, "eps": 1e-3, "weight_lr_power": 1.0, "r": 1.5},
         )
     ),
+    *(
+        case
+        for kwargs, init_step in (
+            ({"reps_rel": 1e-3}, ("heuristic", 1e-3)),
+            ({"init_eta": 1e-4}, ("learning_rate", 1e-4)),
+            ({"reps_rel": 1e-2, "eps": 1e3}, ("heuristic", 1e-2)),
+        )
+        for case in (
+            Case(
+                "dog",
+                kwargs,
+                optax_kwargs={k: v for k, v in kwargs.items() if k == "eps"}
+                | {"init_step": init_step},
+                **DOG,
+            ),
+            Case("ldog", kwargs, **LDOG),
+        )
+    ),
+    Case("dowg", **DOG),
+    Case("dowg", {"init_estim_sq_dist": 0.1, "eps": 0.5}, **DOG),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

@@ -199,5 +199,21 @@ CERTIFICATES = {
         "the authors' prodigyopt: no bias correction unless asked for, the estimate over all leaves",
         "test_prodigy_finds_the_rate",
     ),
+    "dog": Certificate(
+        "the authors' release, the norm over all leaves; weight decay decoupled, theirs is L2",
+        "test_dog_steps_by_distance_over_gradients",
+    ),
+    "ldog": Certificate(
+        "the authors' release, the norms of every leaf for itself",
+        "test_ldog_is_dog_in_every_leaf",
+    ),
+    "dowg": Certificate(
+        "the paper's algorithm 1 with an eps beside the root, as optax",
+        "test_dowg_weighs_gradients_by_the_distance",
+    ),
+    "polynomial_averaging": Certificate(
+        "the authors' PolynomialDecayAverager, beside the optimizer, whose updates it leaves alone",
+        "test_late_parameters_weigh_more",
+    ),
 }
 # fmt: on

@@ -6,6 +6,9 @@ import numpy as np
 from goldens.mapping import deviation
 from jax import enable_x64
 
+import optax_adaptive as oa
+from optax_adaptive._core import find_states
+
 __all__ = ["deviation", "enable_x64", "trajectory"]
 
 
@@ -13,7 +16,8 @@ def trajectory(tx, start, gradients, dtype="float32", l2=0.0):
     """The parameters after each step, in float64: updates are summed outside, without rounding.
 
     Gradients are given in `dtype`, parameters in float32 at least. 64 bits are on only for float64:
-    elsewhere scalars must do with float32, as they do for users.
+    elsewhere scalars must do with float32, as they do for users. Where the state averages the
+    parameters, the averages are the path.
     """
     wide = jnp.promote_types(dtype, "float32")
     path = []
@@ -23,5 +27,7 @@ def trajectory(tx, start, gradients, dtype="float32", l2=0.0):
         for g in gradients:
             updates, state = update(jnp.asarray(g + l2 * p, dtype), state, jnp.asarray(p, wide))
             p = p + np.asarray(updates, "float64")
-            path.append(p)
+            averages = find_states(state, oa.PolynomialAveragingState)
+            shown = oa.averaged_params(state, jnp.asarray(p, wide)) if averages else p
+            path.append(np.asarray(shown, "float64"))
     return np.array(path)

@@ -1,11 +1,14 @@
 """The parts that every algorithm is made of."""
 
+import dataclasses
 import math
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from runs import enable_x64
 
@@ -100,3 +103,28 @@ def test_scopes_name_the_algorithm_in_profiles():
     tx = oa.adabound()
     compiled = jax.jit(tx.update).lower(jnp.ones(4), tx.init(jnp.ones(4))).compile()
     assert "scale_by_adabound" in compiled.as_text()
+
+
+def test_states_are_found_however_deep():
+    """In tuples with and without names, dicts and dataclasses; of one kind, the outermost."""
+
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Mine:
+        inner: Any
+
+    x, adam = jnp.ones(2), optax.scale_by_adam()
+    kind = optax.ScaleByAdamState
+    chex.assert_trees_all_equal(_core.find_states(adam.init(x), kind), [adam.init(x)])
+    assert _core.find_states({"a": None, "b": [optax.EmptyState()]}, kind) == []
+    tx = optax.chain(
+        optax.masked(adam, False),
+        optax.partition({"x": adam, "y": optax.MultiSteps(adam, 2)}, {"a": "x", "b": "y"}),
+    )
+    state = tx.init({"a": x, "b": 2 * x})
+    everywhere, first, second = _core.find_states({"deep": (Mine(state),)}, kind)
+    assert isinstance(everywhere.mu, optax.MaskedNode)
+    chex.assert_trees_all_equal_shapes(first.mu["a"], second.mu["b"], x)
+    outer = kind(count=0, mu=adam.init(x), nu=adam.init(x))
+    (found,) = _core.find_states((outer,), kind)
+    assert found is outer

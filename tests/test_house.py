@@ -112,7 +112,7 @@ WRAPPERS = {
     for name, f in vars(oa).items()
     if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers")
     and inspect.isfunction(f)
-    and next(iter(inspect.signature(f).parameters)) == "tx"
+    and "tx" in inspect.signature(f).parameters
 }
 
 
@@ -185,6 +185,7 @@ IN_OPTAX = {
 GONE = {"mu_dtype", "accumulator_dtype", "weight_decay_mask"}
 GONE |= {"state_dtype"}  # of Schedule-Free
 GONE |= {"betas", "beta3", "estim_lr0", "estim_lr_coef"}  # b1 and b2, b3, d0, d_coef
+GONE |= {"init_step"}  # of dog, a tuple: reps_rel or init_eta
 GONE |= {"dtype_momentum", "weight_decay_rate"}  # of adafactor
 GONE |= {"muon_weight_dimension_numbers"}  # `roles`, which also say what is no matrix
 

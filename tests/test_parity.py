@@ -113,7 +113,10 @@ def test_every_case_is_another_algorithm():
         assert not distances or max(distances) > 1e-7 or pair in same, (pair, distances)
 
 
+# What LDoG does in one leaf, DoG does; test_particular.py has several.
+ONE_LEAF = ("reps_rel=0.001", "init_eta=0.0001", "reps_rel=0.01, eps=1000.0")
 SAME = [
+    *((f"dog({kwargs})", f"ldog({kwargs})") for kwargs in ONE_LEAF),
     ("adam()", "nadam(nesterov=False)"),
     ("adam(nesterov=True)", "nadam()"),
     ("adam()", "adam_mini(roles=one_by_one)"),

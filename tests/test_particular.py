@@ -803,3 +803,107 @@ def run_prodigy(x, slice_p):
         updates, state = update(x, state, x)
         x = x + updates
     return state
+
+
+# --- dog, ldog, dowg --------------------------------------------------------------------------
+def test_dog_steps_by_distance_over_gradients():
+    """Its step follows the gradient, its length the distance, not the size of the gradients."""
+    for size in (1e-2, 1.0, 1e3):
+        tx, x = oa.dog(reps_rel=0.1, eps=0.0), jnp.array([3.0, 4.0])
+        g = size * jnp.array([0.6, 0.8])
+        u, state = tx.update(g, tx.init(x), x)
+        np.testing.assert_allclose(u, -0.6 * g / size, rtol=1e-6)  # 0.1 (1 + |x|)
+        u, state = tx.update(g, state, x + jnp.array([0.0, 20.0]))
+        np.testing.assert_allclose(u, -20 / 2**0.5 * g / size, rtol=1e-5)
+        u, state = tx.update(2 * g, state, x)  # the distance was larger once
+        np.testing.assert_allclose(u, -20 / 6**0.5 * 2 * g / size, rtol=1e-5)
+
+
+def test_dog_grows_from_a_tiny_step():
+    """By orders of magnitude, whatever the gradients' size; a rate of its own cannot do that."""
+    for distance in (1.0, 1e3):
+        tx, x = oa.dog(), jnp.zeros(4)
+        state, update = tx.init(x), jax.jit(tx.update)
+        for _ in range(1000):
+            updates, state = update(1e-2 * (x - distance), state, x)
+            x = x + updates
+        assert 0.5 * distance < state.direction.distance < 4 * distance
+
+
+@pytest.mark.parametrize("kwargs", [{"reps_rel": 1e-2}, {"init_eta": 1e-2}])
+def test_the_first_gradients_of_zeros_are_no_steps_of_dog(kwargs):
+    """Nor a decay at the rate distance / sqrt(eps); and then init_eta still holds."""
+    x = jnp.ones(3)
+    for make in (oa.dog, oa.ldog):
+        tx = make(**kwargs, weight_decay=0.5)
+        state = tx.init(x)
+        for _ in range(2):
+            updates, state = tx.update(jnp.zeros(3), state, x)
+            np.testing.assert_array_equal(updates, 0)
+        updates, state = tx.update(x, state, x)
+        fresh, _ = tx.update(x, tx.init(x), x)
+        chex.assert_trees_all_equal(updates, fresh)
+        if "init_eta" in kwargs:
+            np.testing.assert_allclose(updates, -0.015, rtol=1e-6)
+
+
+def test_init_eta_is_not_times_the_learning_rate():
+    """A warm-up from 0 could otherwise never start."""
+    tx, x = oa.dog(lambda step: 0.1 * step, init_eta=0.01), jnp.ones(2)
+    updates, state = tx.update(x, tx.init(x), x)
+    np.testing.assert_allclose(updates, -0.01, rtol=1e-6)
+    updates, _ = tx.update(x, state, x + updates)
+    assert np.all(updates < 0)
+
+
+@pytest.mark.parametrize("kwargs", [{"reps_rel": 1e-2}, {"init_eta": 1e-3}])
+def test_ldog_is_dog_in_every_leaf(kwargs):
+    """Also where one has no gradient at first, and one a gradient that is not finite."""
+    kwargs |= {"weight_decay": 0.1}
+    params = {
+        "a": jnp.ones(3),
+        "late": jnp.full(2, 5.0),
+        "bad": jnp.ones((2, 2)),
+        "c": jnp.ones(()),
+    }
+    tx, one = oa.ldog(**kwargs), oa.dog(**kwargs)
+    state, alone = tx.init(params), {k: one.init(p) for k, p in params.items()}
+    update, update_one = jax.jit(tx.update), jax.jit(one.update)
+    for step in range(6):
+        grads = {k: (1 + step) * p for k, p in params.items()}
+        grads["late"] = grads["late"] * (step > 2)
+        grads["bad"] = grads["bad"].at[0, 1].set(jnp.inf if step == 3 else 1.0)
+        updates, state = update(grads, state, params)
+        for name, p in params.items():
+            u, alone[name] = update_one(grads[name], alone[name], p)
+            chex.assert_trees_all_close(updates[name], u, rtol=1e-6)
+            for field in state.direction._fields:
+                mine = getattr(state.direction, field)[name]
+                chex.assert_trees_all_close(mine, getattr(alone[name].direction, field), rtol=1e-6)
+        chex.assert_tree_all_finite(state)
+        # What the bad gradient shows is not stepped on.
+        params = jax.tree.map(lambda p, u: p + jnp.where(jnp.isfinite(u), u, 0), params, updates)
+    rates = [float(r) for r in jax.tree.leaves(state.direction.effective_lr)]
+    assert len(set(rates)) >= 3
+
+
+def test_dowg_weighs_gradients_by_the_distance():
+    """Those of the start hardly count later: there its rate is larger than that of DoG."""
+    x, g = jnp.zeros(2), jnp.array([0.0, 10.0])
+    away = jnp.array([3.0, 0.0])
+    tx = oa.dowg(init_estim_sq_dist=1e-4, eps=1e-8)
+    u, state = tx.update(100 * g, tx.init(x), x)
+    np.testing.assert_allclose(u, [0.0, -0.01], rtol=1e-5)
+    u, state = tx.update(g, state, away)
+    np.testing.assert_allclose(u, [0.0, -90 / (10**2 + 30**2) ** 0.5], rtol=1e-5)
+    dog = oa.dog(init_eta=1e-5, eps=0.0)
+    _, state = dog.update(100 * g, dog.init(x), x)
+    slow, _ = dog.update(g, state, away)
+    np.testing.assert_allclose(slow, [0.0, -30 / (1000**2 + 10**2) ** 0.5], rtol=1e-5)
+
+
+def test_a_first_gradient_of_zeros_is_no_step_of_dowg():
+    tx, x = oa.dowg(weight_decay=0.5), jnp.ones(3)
+    updates, state = tx.update(jnp.zeros(3), tx.init(x), x)
+    np.testing.assert_array_equal(updates, 0)
+    assert state.direction.effective_lr == 0

@@ -53,7 +53,9 @@ BEHIND = [
     Wrapper("clip_update_rms", {"max_rms": 1e-4}),
     Wrapper("clip_update_rms", {}),
 ]
-EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2]]
+# What they keep beside: updates are those of the wrapped.
+BESIDE = [Wrapper("polynomial_averaging", {}), Wrapper("polynomial_averaging", {"gamma": 1.5})]
+EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0]]
 
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
 every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
@@ -96,6 +98,19 @@ def test_the_paper_behind(case, wrapper):
             params = params + updates
         chex.assert_trees_all_close(state, wrapped_state, rtol=1e-12)
         assert touched or wrapper.id in ("cautious()", "clip_update_rms()")
+
+
+@around(BESIDE)
+def test_the_paper_beside(case, wrapper):
+    """The path is that of the optimizer alone, and the average is that of the path."""
+    start, gradients = case.problem(case.shapes[0])
+    path = case.reference(start, gradients)
+    ours = trajectory(wrapper.around(case.make()), start, gradients, "float64")
+    paper = start + list(getattr(papers, wrapper.name)(path - start, **wrapper.kwargs))
+    # A mean of parameters is known to their own rounding, of steps however small.
+    error = 10 * case.float64 * abs(path - start).max(axis=0) + 2e-15 * abs(path).max(axis=0)
+    assert np.all(abs(ours - paper) < error)
+    assert deviation(ours, path, start) > 1e-6
 
 
 def changed(wrapper, g, u):
@@ -216,7 +231,9 @@ def test_bad_arguments_are_refused(wrapper):
         tx.update({"a": jnp.ones((2, 3))}, state, {"a": jnp.ones(3)})
 
 
-@pytest.mark.parametrize("wrapper", [w for w in EVERY if w.name != "cautious"], ids=lambda w: w.id)
+@pytest.mark.parametrize(
+    "wrapper", [w for w in EVERY if w.name != "cautious" and w not in BESIDE], ids=lambda w: w.id
+)
 def test_numbers_can_be_traced(wrapper):
     """The strength of a wrapper can be swept, and held in the state."""
     strength = {"mars": "gamma", "clip_update_rms": "max_rms"}.get(wrapper.name, "lamb")
@@ -287,3 +304,156 @@ def test_mars_corrects_by_the_change_and_starts_without():
     np.testing.assert_allclose(first, [-0.1, -0.2], rtol=1e-6)
     second, _ = tx.update(jnp.array([0.2, 0.2]), state)
     np.testing.assert_allclose(second, [-0.2 - 2 * 0.1, -0.2], rtol=1e-6)
+
+
+# --- polynomial_averaging ---------------------------------------------------------------------
+PLACES = {
+    "outermost": lambda tx: tx,
+    "chain": lambda tx: optax.named_chain(("first", optax.identity()), ("ours", tx)),
+    "masked": lambda tx: optax.masked(tx, {"a": True, "b": False, "c": True}),
+    "function": lambda tx: optax.masked(tx, lambda p: {"a": True, "b": False, "c": True}),
+    "partition": lambda tx: optax.partition(
+        {"x": tx, "y": optax.sgd(1.0), "z": tx}, {"a": "x", "b": "y", "c": "z"}
+    ),
+    "injected": lambda tx: optax.inject_hyperparams(
+        lambda gamma: oa.polynomial_averaging(oa.sgd(0.1), gamma=gamma),
+        hyperparam_dtype=jnp.float32,
+    )(gamma=3.0),
+    "multi": lambda tx: optax.MultiSteps(tx, 1),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_averages_are_found_anywhere(place):
+    """In the parameters' dtypes; what is not averaged is what it was."""
+    params = {"a": jnp.ones(3, "bfloat16"), "b": [jnp.ones(2)], "c": jnp.full((2, 2), 3.0)}
+    tx = PLACES[place](oa.polynomial_averaging(oa.sgd(0.1), gamma=3.0))
+    update, read, state = jax.jit(tx.update), jax.jit(oa.averaged_params), tx.init(params)
+    chex.assert_trees_all_equal(read(state, params), params)
+    path = []
+    for _ in range(4):
+        updates, state = update(params, state, params)
+        params = optax.apply_updates(params, updates)
+        path.append(params)
+    averages = read(state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(averages, params)
+    for name in params:
+        mine = place not in ("masked", "function", "partition") or name != "b"
+        columns = [np.asarray(jax.tree.leaves(p[name])[0], complex) for p in path]
+        expected = (
+            list(papers.polynomial_averaging(columns, gamma=3.0))[-1] if mine else columns[-1]
+        )
+        rtol = 1e-2 if name == "a" else 1e-6
+        np.testing.assert_allclose(
+            np.asarray(jax.tree.leaves(averages[name])[0], complex), expected, rtol=rtol
+        )
+
+
+def test_the_average_of_narrow_parameters_is_wide():
+    params = jnp.ones(2, "bfloat16")
+    tx = oa.polynomial_averaging(oa.sgd(1e-3), gamma=0.0)
+    state = tx.init(params)
+    assert state.average.dtype == jnp.float32
+    for _ in range(2):
+        _, state = tx.update(jnp.asarray([1.0, -2.0]), state, params)
+    np.testing.assert_allclose(state.average, [0.999, 1.002], rtol=1e-6)
+
+
+def test_what_does_not_train_is_not_averaged():
+    """Integers, and what a filter left out of the state, as Equinox does; complex numbers train."""
+    params = {"w": jnp.full(2, 1 + 1j), "steps": jnp.arange(3), "filtered": None}
+    tx = oa.polynomial_averaging(oa.sgd(0.5))
+    grads = params | {"steps": jnp.zeros(3, int)}
+    updates, state = tx.update(grads, tx.init(params), params)
+    model = optax.apply_updates(params, updates) | {"filtered": jax.nn.relu}
+    averages = oa.averaged_params(state, model)
+    np.testing.assert_array_equal(averages["w"], [0.5 + 0.5j] * 2)
+    np.testing.assert_array_equal(averages["steps"], [0, 1, 2])
+    assert averages["filtered"] is jax.nn.relu
+
+
+def test_a_bad_step_stays_out_of_the_average():
+    """It is not counted either: the next one is the first, or the second."""
+    tx = oa.polynomial_averaging(oa.sgd(1.0), gamma=1.0)
+    params, good = (
+        {"a": jnp.array([1.0, 2.0]), "b": jnp.ones(1)},
+        {"a": jnp.ones(2), "b": jnp.ones(1)},
+    )
+    state = tx.init(params)
+    for mean in (None, 0.0, -1.0):
+        for worst in (jnp.nan, jnp.inf):
+            bad = good | {"a": jnp.array([worst, 1.0])}
+            updates, after = tx.update(bad, state, params)
+            assert not np.isfinite(updates["a"][0])
+            chex.assert_trees_all_equal(after[:2], state[:2])
+        if mean is None:
+            chex.assert_trees_all_equal(oa.averaged_params(after, params), params)
+        else:
+            np.testing.assert_allclose(oa.averaged_params(after, params)["b"], mean)
+        _, state = tx.update(good, after, params)
+        params = {"a": params["a"], "b": params["b"] - 1.5}
+
+
+def test_late_parameters_weigh_more():
+    """As t^gamma: of the path 1, 2, 3, ... the plain mean is half, and gamma = 8 near the end."""
+    for gamma, share in ((0.0, 1 / 2), (1.0, 2 / 3), (8.0, 9 / 10)):
+        tx = oa.polynomial_averaging(oa.sgd(1.0), gamma=gamma)
+        p, update = jnp.zeros(()), jax.jit(tx.update)
+        state = tx.init(p)
+        for _ in range(200):
+            updates, state = update(jnp.asarray(-1.0), state, p)
+            p = p + updates
+        assert float(state.average) == pytest.approx(share * 200, abs=1)
+
+
+def test_gamma_can_be_traced():
+    def average(gamma):
+        tx = oa.polynomial_averaging(oa.sgd(1.0), gamma=gamma)
+        state = tx.init(jnp.zeros(()))
+        for k in range(3):
+            _, state = tx.update(jnp.asarray(-1.0), state, jnp.asarray(float(k)))
+        return state.average
+
+    swept = jax.vmap(average)(jnp.array([0.0, 8.0]))
+    np.testing.assert_allclose(swept, [2.0, average(8.0)], rtol=1e-6)
+    assert swept[1] > 2.3
+
+
+def test_averages_that_are_not_there():
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match=r"^averaged_params: state must be .*, got DescentState"):
+        oa.averaged_params(oa.sgd(0.1).init(params), params)
+    tx = oa.polynomial_averaging(oa.sgd(0.1))
+    with pytest.raises(ValueError, match=r"^polynomial_averaging.update needs params"):
+        tx.update(params, tx.init(params))
+
+
+def test_dog_needs_its_average():
+    """On noisy gradients it circles around the solution; the average is close to it."""
+    tx = oa.polynomial_averaging(oa.dog(reps_rel=1e-3))
+
+    def step(carry, key):
+        p, state = carry
+        noisy = p - 1 + 3 * jax.random.normal(key, p.shape)
+        updates, state = tx.update(noisy, state, p)
+        return (p + updates, state), p + updates - 1
+
+    p = jnp.zeros(100)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    (p, state), path = jax.lax.scan(step, (p, tx.init(p)), keys)
+    around = float(jnp.sqrt(jnp.mean(path[-500:] ** 2)))
+    left = float(jnp.sqrt(jnp.mean((oa.averaged_params(state, p) - 1) ** 2)))
+    assert left < 0.7 * around
+
+
+def test_the_average_keeps_no_array_beside_it():
+    tx = oa.polynomial_averaging(oa.adam(0.1))
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+    state = jax.eval_shape(tx.init, params)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 0.01 * 4 * 512 * 512

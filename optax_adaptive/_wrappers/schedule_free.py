@@ -19,10 +19,9 @@ from optax_adaptive._core import (
     is_narrow,
     map_leaves,
     narrow,
+    replace_params,
     rounded_off,
-    trains,
     transformation,
-    widen,
     zero_count,
     zeros_like,
 )
@@ -166,17 +165,12 @@ def schedule_free_eval_params(state: optax.OptState, params: optax.Params) -> An
             f"{type(state).__name__}."
         )
     for own in found:
+        share = (1 - own.b1) / own.b1 * own.kept
 
-        def leaf(offset: Any, p: Any, residual: Any, own: Any = own) -> Any:
-            if not isinstance(offset, jax.Array) or not trains(p):
-                return p
-            share = (1 - own.b1) / own.b1 * own.kept
-            return narrow(widen(p) + sum(residual) - share * offset, p)
+        def leaf(y: Any, offset: Any, residual: Any, share: Any = share) -> Any:
+            return y + sum(residual) - share * offset
 
-        def is_leaf(x: Any) -> bool:
-            return x is None or isinstance(x, optax.MaskedNode)
-
-        params = jax.tree.map(leaf, own.offset, params, own.residual, is_leaf=is_leaf)
+        params = replace_params(leaf, params, own.offset, own.residual)
     return params
 
 

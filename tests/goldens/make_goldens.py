@@ -410,6 +410,20 @@ SCHEDULEFREE = {
     "schedule_free": ("wrapped", {"base": "SGD", "lr": 1.0, "weight_decay_at_y": 0.1}),
     "schedule_free_prodigy": ("wrapped", {"base": "Prodigy", "d0": 1e-3}),
 }
+DOG = {
+    "dog_drop": ("DoG", {"reps_rel": 1e-3}),
+    "dog_matrix": ("DoG", {"init_eta": 1e-4, "eps": 1e3}, (6, 4)),
+    "dog_l2": ("DoG", {"reps_rel": 1e-3, "weight_decay": 0.01}),
+    "ldog_drop": ("LDoG", {"reps_rel": 1e-3}),
+    "ldog_l2": ("LDoG", {"reps_rel": 1e-2, "eps": 1.0, "weight_decay": 0.01}, (6, 4)),
+    "dog_averaged": ("averaged_dog", {"reps_rel": 1e-2}),
+    "dog_averaged_gamma": ("averaged_dog", {"reps_rel": 1e-2, "gamma": 2.0}, (6, 4)),
+}
+# Its eps is 1 minus the one it is given; the default clips every gradient to 1/2.
+DOWG = {
+    "dowg": ("scalar_dowg", {"eps": 1 - 1e-4, "clip": 1e300}),
+    "dowg_matrix": ("scalar_dowg", {"eps": 0.5, "clip": 1e300}, (6, 4)),
+}
 
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
@@ -436,6 +450,8 @@ PACKAGES = {
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
     "schedulefree": Package("schedulefree", "schedulefree", "Apache-2.0", SCHEDULEFREE),
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
+    "dog": Package("dog", "dog-optimizer", "MIT", DOG),
+    "dowg": Package("dowg", "dowg", "MIT", DOWG),
 }
 
 
@@ -469,8 +485,44 @@ def wrapped(params, *, base, weight_decay_at_y=0.0, **arguments):
     return schedulefree.ScheduleFreeWrapper(tx, weight_decay_at_y=weight_decay_at_y)
 
 
+def averaged_dog(params, *, gamma=8.0, **arguments):
+    """DoG with the averager behind it; in the place of the parameters it shows their average."""
+    import torch
+    from dog import DoG, PolynomialDecayAverager
+
+    (shown,) = params[0]["params"]
+    model = torch.nn.Module()
+    model.x = torch.nn.Parameter(shown.detach().clone())
+    averager = PolynomialDecayAverager(model, gamma=gamma)
+
+    class Averaged(DoG):
+        def step(self):
+            model.x.grad = shown.grad
+            super().step()
+            averager.step()
+            shown.data.copy_(averager.averaged_model.x)
+
+    return Averaged([model.x], **arguments)
+
+
+def scalar_dowg(params, **arguments):
+    """ScalarDoWG steps only where it is given a closure."""
+    from dowg import ScalarDoWG
+
+    class Stepping(ScalarDoWG):
+        def step(self):
+            super().step(lambda: None)
+
+    return Stepping(params, **arguments)
+
+
 # What is no class of its package.
-ADAPTERS = {"gradfilter_ma": gradfilter_ma, "wrapped": wrapped}
+ADAPTERS = {
+    "gradfilter_ma": gradfilter_ma,
+    "wrapped": wrapped,
+    "averaged_dog": averaged_dog,
+    "scalar_dowg": scalar_dowg,
+}
 
 
 def torch_trajectory(make, arguments, drop, shape):

@@ -693,5 +693,21 @@ ROWS = [
         "schedulefree", "schedule_free_prodigy", "prodigy",
         {"learning_rate": 1.0, "d0": 1e-3}, wrap=("schedule_free", {}),
     ),
+    Row("dog", "dog_drop", "dog", {"learning_rate": 1.0, "reps_rel": 1e-3}),
+    Row("dog", "dog_matrix", "dog", {"learning_rate": 1.0, "init_eta": 1e-4, "eps": 1e3}),
+    Row("dog", "dog_l2", "dog", {"learning_rate": 1.0, "reps_rel": 1e-3}, l2=0.01),
+    Row("dog", "ldog_drop", "ldog", {"learning_rate": 1.0, "reps_rel": 1e-3}),
+    Row("dog", "ldog_l2", "ldog", {"learning_rate": 1.0, "reps_rel": 1e-2, "eps": 1.0}, l2=0.01),
+    # Averages of parameters are known to the rounding of parameters, not of steps.
+    Row(
+        "dog", "dog_averaged", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2}, 1e-10,
+        wrap=("polynomial_averaging", {}),
+    ),
+    Row(
+        "dog", "dog_averaged_gamma", "dog", {"learning_rate": 1.0, "reps_rel": 1e-2}, 1e-10,
+        wrap=("polynomial_averaging", {"gamma": 2.0}),
+    ),
+    Row("dowg", "dowg", "dowg", {"learning_rate": 1.0}),
+    Row("dowg", "dowg_matrix", "dowg", {"learning_rate": 1.0, "eps": 0.5}),
 ]
 # fmt: on

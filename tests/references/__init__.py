@@ -31,6 +31,8 @@ from .adopt import adopt
 from .amsgrad import amsgrad
 from .came import came
 from .diffgrad import diffgrad
+from .dog import dog, ldog
+from .dowg import dowg
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
@@ -70,8 +72,11 @@ __all__ = [
     "amsgrad",
     "came",
     "diffgrad",
+    "dog",
+    "dowg",
     "lamb",
     "laprop",
+    "ldog",
     "lion",
     "muon",
     "nadam",

@@ -1,11 +1,14 @@
-"""What wrappers do to gradients, as NumPy loops over them.
+"""What wrappers do to gradients or with parameters, as NumPy loops over them.
 
-Each takes an iterable of gradients and yields those that the wrapped optimizer is to be given.
+Each takes an iterable of gradients and yields those that the wrapped optimizer is to be given, but
+for `polynomial_averaging`, which takes the parameters after each step and yields their average.
 
 MARS: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for Training
 Large Models", 2024, algorithm 2. https://arxiv.org/abs/2411.10438
 Grokfast: Lee, Kang, Kim and Lee, "Grokfast: Accelerated Grokking by Amplifying Slow Gradients",
 2024, algorithms 1 and 2. https://arxiv.org/abs/2405.20233
+Polynomial averaging: Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization:
+Convergence Results and Optimal Averaging Schemes", ICML 2013. https://arxiv.org/abs/1212.1824
 """
 
 import numpy as np
@@ -33,3 +36,11 @@ def grokfast_ma(gradients, *, window=100, lamb=5.0, warmup=True):
         seen = [*seen, g][-window:]
         full = len(seen) == window
         yield g + lamb * np.mean(seen, axis=0) if full or not warmup else g
+
+
+def polynomial_averaging(path, *, gamma=8.0):
+    average = None
+    for t, x in enumerate(path, start=1):
+        share = (1 + gamma) / (t + gamma)
+        average = x if average is None else (1 - share) * average + share * x
+        yield average
