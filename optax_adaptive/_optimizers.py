@@ -24,6 +24,7 @@ from optax_adaptive._algorithms.ademamix import ademamix
 from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.came import came
+from optax_adaptive._algorithms.dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
@@ -68,6 +69,7 @@ _NADAM = ("Incorporating Nesterov Momentum into Adam", 2016, _DOZAT)
 _LUO = "https://openreview.net/forum?id=Bkg3g2R9FX"
 _ADABOUND = ("Adaptive Gradient Methods with Dynamic Bound of Learning Rate", 2019, _LUO)
 _ARXIV = "https://arxiv.org/abs/"
+_DADAPT = ("Learning-Rate-Free Learning by D-Adaptation", 2023, _ARXIV + "2301.07733")
 
 _RECORDS = (
     Optimizer(
@@ -333,6 +335,9 @@ _RECORDS = (
         elementwise=False,
         needs=("params",),
     ),
+    Optimizer(dadapt_sgd, *_DADAPT, state_words=2, elementwise=False),
+    Optimizer(dadapt_adagrad, *_DADAPT, state_words=3, elementwise=False, needs=("params",)),
+    Optimizer(dadapt_adam, *_DADAPT, state_words=3, elementwise=False),
 )
 
 optimizers: Mapping[str, Optimizer] = MappingProxyType(

@@ -391,6 +391,28 @@ PRODIGYOPT = {
     ),
     "prodigy_l2": ("Prodigy", {"d0": 1e-3, "decouple": False, "weight_decay": 0.01}),
 }
+DADAPTATION = {
+    "dadapt_sgd_drop": ("DAdaptSGD", {"d0": 0.1}),
+    "dadapt_sgd_matrix": ("DAdaptSGD", {"d0": 10.0, "momentum": 0.9, "growth_rate": 1.02}, (6, 4)),
+    "dadapt_sgd_l2": ("DAdaptSGD", {"d0": 0.1, "weight_decay": 0.01}, (6, 4)),
+    "dadapt_adagrad_drop": ("DAdaptAdaGrad", {"d0": 0.1}),
+    "dadapt_adagrad_matrix": (
+        "DAdaptAdaGrad",
+        {"d0": 0.1, "momentum": 0.9, "eps": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01},
+        (6, 4),
+    ),
+    "dadapt_adam": ("DAdaptAdam", {"d0": 1e-3}),
+    "dadapt_adam_drop": (
+        "DAdaptAdam",
+        {"d0": 1e-3, "betas": (0.8, 0.99), "eps": 1e-3, "use_bias_correction": True},
+    ),
+    "dadapt_adam_matrix": (
+        "DAdaptAdam",
+        {"d0": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01, "decouple": True},
+        (6, 4),
+    ),
+    "dadapt_adam_l2": ("DAdaptAdam", {"d0": 1e-3, "weight_decay": 0.01}),
+}
 
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
@@ -416,6 +438,7 @@ PACKAGES = {
     "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH),
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
+    "dadaptation": Package("dadaptation", "dadaptation", "MIT", DADAPTATION),
 }
 
 

@@ -30,6 +30,7 @@ from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
 from .came import came
+from .dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
@@ -68,6 +69,9 @@ __all__ = [
     "amsbound",
     "amsgrad",
     "came",
+    "dadapt_adagrad",
+    "dadapt_adam",
+    "dadapt_sgd",
     "diffgrad",
     "lamb",
     "laprop",
