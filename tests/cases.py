@@ -511,9 +511,9 @@ CASES = [
             ({"slice_p": 3}, {"shapes": ((8,), (6, 4)), "temporaries": 1.01}),
         )
     ),
-    Case("dadapt_sgd", {"d0": 1e-3}, **DADAPT),
-    Case("dadapt_sgd", {"d0": 1e-2, "momentum": 0.9}, **DADAPT),
-    Case("dadapt_sgd", {"d0": 1e-2, "growth_rate": 1.02}, **DADAPT),
+    Case("dadapt_sgd", {"d0": 0.1}, **DADAPT),
+    Case("dadapt_sgd", {"d0": 0.1, "momentum": 0.9}, **DADAPT),
+    Case("dadapt_sgd", {"d0": 0.1, "growth_rate": 1.02}, **DADAPT),
     Case("dadapt_adagrad", {"d0": 1.0}, **DADAPT_ADAGRAD),
     Case("dadapt_adagrad", {"d0": 1.0, "momentum": 0.9, "eps": 1e-3}, **DADAPT_ADAGRAD),
     Case("dadapt_adagrad", {"d0": 1.0, "growth_rate": 1.02}, **DADAPT_ADAGRAD),

@@ -689,6 +689,9 @@ ROWS = [
         "dadaptation", "dadapt_adam_matrix", "dadapt_adam",
         {"learning_rate": 1.0, "d0": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01},
     ),
-    Row("dadaptation", "dadapt_adam_l2", "dadapt_adam", {"learning_rate": 1.0, "d0": 1e-3}, l2=0.01),
+    Row(
+        "dadaptation", "dadapt_adam_l2", "dadapt_adam", {"learning_rate": 1.0, "d0": 1e-3},
+        l2=0.01,
+    ),
 ]
 # fmt: on

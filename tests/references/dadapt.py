@@ -44,12 +44,12 @@ def dadapt_adagrad(
     x0, s, alpha, d, own = x, np.zeros_like(x), np.full_like(x, 1e-6), d0, 0.0
     for step, g in enumerate(gradients):
         gamma = learning_rate(step) if callable(learning_rate) else learning_rate
-        g = g + weight_decay * x
-        s = s + d * gamma * g
-        alpha = alpha + g**2
+        h = g + weight_decay * x
+        s = s + d * gamma * h
+        alpha = alpha + h**2
         a = np.sqrt(alpha) + eps
         if np.sum(np.abs(s)) > 0:
-            own = own + (d * gamma) ** 2 * np.sum(g**2 / a)
+            own = own + (d * gamma) ** 2 * np.sum(h**2 / a)
             if gamma > 0:
                 d_hat = (np.sum(s**2 / a) - own) / np.sum(np.abs(s))
                 d = max(d, min(d_hat, d * growth_rate))
@@ -75,7 +75,7 @@ def dadapt_adam(
         gamma = learning_rate(step) if callable(learning_rate) else learning_rate
         if use_bias_correction:
             gamma = gamma * np.sqrt(1 - b2**t) / (1 - b1**t)
-        if gamma > 0 and np.any(g) or np.any(s):
+        if (gamma > 0 and np.any(g)) or np.any(s):
             r = root * r + (1 - root) * d * gamma * np.vdot(g, s / (np.sqrt(v) + eps))
             m = b1 * m + (1 - b1) * d * gamma * g
             v = b2 * v + (1 - b2) * g**2
