@@ -166,9 +166,9 @@ def dadapt_adagrad(
         ValueError: If an argument is outside its domain, or `update` is not given the parameters.
 
     Departures: as `DAdaptAdaGrad` of the authors' dadaptation 3.2, for dense gradients. It updates
-    the two sums over coordinates by their differences, here they are summed anew at every step:
-    rounding does not gather. A gradient that is not finite, or whose squares are not, stops the
-    step, not the training.
+    the two sums over coordinates by their differences; here they are summed anew at every step,
+    which is the same to rounding. A gradient that is not finite, or whose squares are not, stops
+    the step, not the training.
     """
     _check.decay_rate(momentum=momentum)
     _check.positive(eps=eps, d0=d0)
