@@ -60,6 +60,12 @@ from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsg
 from optax_adaptive._algorithms.came import CameState as CameState
 from optax_adaptive._algorithms.came import came as came
 from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
+from optax_adaptive._algorithms.dadapt import DadaptAdagradState as DadaptAdagradState
+from optax_adaptive._algorithms.dadapt import DadaptAdamState as DadaptAdamState
+from optax_adaptive._algorithms.dadapt import DadaptSgdState as DadaptSgdState
+from optax_adaptive._algorithms.dadapt import dadapt_adagrad as dadapt_adagrad
+from optax_adaptive._algorithms.dadapt import dadapt_adam as dadapt_adam
+from optax_adaptive._algorithms.dadapt import dadapt_sgd as dadapt_sgd
 from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
 from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
 from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad

@@ -24,6 +24,7 @@ from optax_adaptive._algorithms.ademamix import ademamix
 from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.came import came
+from optax_adaptive._algorithms.dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.dog import dog, ldog
 from optax_adaptive._algorithms.dowg import dowg
@@ -84,6 +85,7 @@ _DOG = (
     2023,
     _ARXIV + "2302.12022",
 )
+_DADAPT = ("Learning-Rate-Free Learning by D-Adaptation", 2023, _ARXIV + "2301.07733")
 
 _RECORDS = (
     Optimizer(
@@ -368,6 +370,9 @@ _RECORDS = (
         elementwise=False,
         needs=("params",),
     ),
+    Optimizer(dadapt_sgd, *_DADAPT, state_words=2, elementwise=False),
+    Optimizer(dadapt_adagrad, *_DADAPT, state_words=3, elementwise=False, needs=("params",)),
+    Optimizer(dadapt_adam, *_DADAPT, state_words=3, elementwise=False),
 )
 
 optimizers: Mapping[str, Optimizer] = MappingProxyType(

@@ -145,7 +145,7 @@ def climbs(step):
 
 
 # They find their own rate. Where gradients keep a direction, it grows without bound.
-FREE = {"prodigy", "dog", "ldog", "dowg"}
+FREE = {"prodigy", "dog", "ldog", "dowg", "dadapt_sgd", "dadapt_adagrad", "dadapt_adam"}
 
 OPTAX_CORRECTS = "optax always corrects the bias, the authors by default never"
 PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reason": OPTAX_CORRECTS}
@@ -156,6 +156,10 @@ SCHEDULE_FREE = {"float64": 1e-11, "optax": 1e-11}  # the others' x and z are ro
 # In float32 the way p - p0 has the digits that p leaves it.
 DOG = {"learning_rate": 1.0, "shapes": ((8,), (6, 4)), "float32": 1e-4}
 LDOG = DOG | {"same_in_optax": False, "reason": "not in optax"}
+DADAPT = {"learning_rate": 1.0, "same_in_optax": False, "shapes": ((8,), (6, 4))}
+# The decay is coupled: its sum with the gradient is read by several loops. In float32 the distance
+# from the start is as fine as the parameters, and small where gradients are.
+DADAPT_ADAGRAD = DADAPT | {"temporaries": 1.01, "float32": 1e-4}
 
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
@@ -586,6 +590,16 @@ CASES = [
     ),
     Case("dowg", **DOG),
     Case("dowg", {"init_estim_sq_dist": 0.1, "eps": 0.5}, **DOG),
+    Case("dadapt_sgd", {"d0": 0.1}, **DADAPT),
+    Case("dadapt_sgd", {"d0": 0.1, "momentum": 0.9}, **DADAPT),
+    Case("dadapt_sgd", {"d0": 0.1, "growth_rate": 1.02}, **DADAPT),
+    Case("dadapt_adagrad", {"d0": 1.0}, **DADAPT_ADAGRAD),
+    Case("dadapt_adagrad", {"d0": 1.0, "momentum": 0.9, "eps": 1e-3}, **DADAPT_ADAGRAD),
+    Case("dadapt_adagrad", {"d0": 1.0, "growth_rate": 1.02}, **DADAPT_ADAGRAD),
+    Case("dadapt_adam", {"d0": 1e-3}, **DADAPT),
+    Case("dadapt_adam", {"d0": 1e-3, "b1": 0.8, "b2": 0.99, "eps": 1e-3}, **DADAPT),
+    Case("dadapt_adam", {"d0": 1e-3, "use_bias_correction": True}, **DADAPT),
+    Case("dadapt_adam", {"d0": 1e-3, "growth_rate": 1.02}, **DADAPT),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

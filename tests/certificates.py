@@ -215,5 +215,17 @@ CERTIFICATES = {
         "the authors' PolynomialDecayAverager, beside the optimizer, whose updates it leaves alone",
         "test_late_parameters_weigh_more",
     ),
+    "dadapt_sgd": Certificate(
+        "the authors' dadaptation 3.2, but the norm of the first gradient has a coupled decay in it",
+        "test_dadapt_sgd_is_dual_averaging_at_the_rate_it_finds",
+    ),
+    "dadapt_adagrad": Certificate(
+        "the authors' dadaptation 3.2: eps outside the root, the sums of squares start at 1e-6",
+        "test_dadapt_adagrad_returns_to_the_start",
+    ),
+    "dadapt_adam": Certificate(
+        "the authors' dadaptation 3.2: no bias correction unless asked for, the bound by the old nu",
+        "test_dadapt_adam_finds_the_rate",
+    ),
 }
 # fmt: on

@@ -907,3 +907,93 @@ def test_a_first_gradient_of_zeros_is_no_step_of_dowg():
     updates, state = tx.update(jnp.zeros(3), tx.init(x), x)
     np.testing.assert_array_equal(updates, 0)
     assert state.direction.effective_lr == 0
+
+
+# --- dadapt -----------------------------------------------------------------------------------
+DADAPT = ("dadapt_sgd", "dadapt_adagrad", "dadapt_adam")
+
+
+def run_dadapt(tx, distance, steps):
+    """On half the squared distance to `distance`, from 0: the parameters and the state."""
+    x = jnp.zeros(4)
+    state, update = tx.init(x), jax.jit(tx.update)
+    for _ in range(steps):
+        updates, state = update(x - distance, state, x)
+        x = x + updates
+    return x, state.direction
+
+
+def test_dadapt_sgd_is_dual_averaging_at_the_rate_it_finds():
+    """The parameters are the start less the weighted sum of all gradients; d finds its size."""
+    for distance in (1.0, 1e3):
+        x, state = run_dadapt(oa.dadapt_sgd(), distance, 100)
+        np.testing.assert_allclose(x, -state.grad_sum, rtol=1e-5)
+        # The norm over all four coordinates, of which 0.4 are found for certain.
+        assert 0.2 * 2 * distance < state.distance < 2 * distance
+        np.testing.assert_allclose(x, distance, rtol=0.1)
+
+
+def test_dadapt_adagrad_returns_to_the_start():
+    """Where gradients cancel, the sum of their parts is what counts, not the way gone."""
+    tx, x = oa.dadapt_adagrad(d0=0.1), jnp.full(2, 5.0)
+    state, update = tx.init(x), jax.jit(tx.update)
+    for g in ([1.0, -2.0], [-1.0, 2.0]):
+        updates, state = update(jnp.array(g), state, x)
+        moved, x = x, x + updates
+    assert np.all(abs(moved - 5.0) > 0.05)
+    np.testing.assert_allclose(x, 5.0, rtol=1e-6)
+    for distance in (1.0, 1e3):
+        _, direction = run_dadapt(oa.dadapt_adagrad(), distance, 1000)
+        assert 0.05 * distance < direction.distance < distance
+
+
+def test_dadapt_adam_finds_the_rate():
+    """By decades, whatever the distance is; Adam's rate stays."""
+    for distance in (1.0, 1e3):
+        x, state = run_dadapt(oa.dadapt_adam(), distance, 600)
+        assert 0.1 * distance < state.distance < 10 * distance
+        np.testing.assert_allclose(x, distance, rtol=0.1)
+
+
+@pytest.mark.parametrize("name", DADAPT)
+def test_the_estimate_of_dadapt_rests_at_the_rate_0(name):
+    """Its bound does, too: while nothing moves nothing is learnt."""
+
+    def schedule(step):
+        return jnp.where((step >= 20) & (step < 40), 0.0, 1.0)
+
+    tx, x = getattr(oa, name)(schedule, growth_rate=1.1), jnp.zeros(4)
+    state, update = tx.init(x), jax.jit(tx.update)
+    distances = []
+    for _ in range(60):
+        updates, state = update(x - 1.0, state, x)
+        x = x + updates
+        distances.append(float(state.direction.distance))
+    assert len(set(distances[19:40])) == 1
+    assert distances[0] < distances[19] < distances[59]
+
+
+@pytest.mark.parametrize("name", DADAPT)
+def test_dadapt_takes_nothing_of_a_bad_gradient(name):
+    """Not of its good coordinates either, which made no step."""
+    tx, x = getattr(oa, name)(), jnp.ones(3)
+    _, state = jax.jit(tx.update)(x, tx.init(x), x)
+    _, after = jax.jit(tx.update)(jnp.array([1.0, jnp.nan, 1.0]), state, x)
+    if name != "dadapt_adam":  # whose means fade
+        np.testing.assert_array_equal(after.direction.grad_sum, state.direction.grad_sum)
+    assert np.ptp(after.direction.grad_sum) == 0
+
+
+def test_dadapt_adam_coasts_to_a_halt_at_the_rate_0():
+    """And a warm-up from 0 begins where the rate does: its first gradient is not seen."""
+    tx, x = oa.dadapt_adam(lambda step: jnp.where(step == 1, 1.0, 0.0)), jnp.ones(3)
+    fresh = state = tx.init(x)
+    update = jax.jit(tx.update)
+    _, state = update(x, state, x)
+    np.testing.assert_array_equal(state.direction.nu, fresh.direction.nu)
+    assert state.direction.count == 0
+    steps = []
+    for _ in range(3):
+        updates, state = update(x, state, x)
+        steps.append(float(-updates[0]))
+    assert steps[0] > steps[1] > steps[2] > 0

@@ -424,6 +424,28 @@ DOWG = {
     "dowg": ("scalar_dowg", {"eps": 1 - 1e-4, "clip": 1e300}),
     "dowg_matrix": ("scalar_dowg", {"eps": 0.5, "clip": 1e300}, (6, 4)),
 }
+DADAPTATION = {
+    "dadapt_sgd_drop": ("DAdaptSGD", {"d0": 0.1}),
+    "dadapt_sgd_matrix": ("DAdaptSGD", {"d0": 10.0, "momentum": 0.9, "growth_rate": 1.02}, (6, 4)),
+    "dadapt_sgd_l2": ("DAdaptSGD", {"d0": 0.1, "weight_decay": 0.01}, (6, 4)),
+    "dadapt_adagrad_drop": ("DAdaptAdaGrad", {"d0": 0.1}),
+    "dadapt_adagrad_matrix": (
+        "DAdaptAdaGrad",
+        {"d0": 0.1, "momentum": 0.9, "eps": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01},
+        (6, 4),
+    ),
+    "dadapt_adam": ("DAdaptAdam", {"d0": 1e-3}),
+    "dadapt_adam_drop": (
+        "DAdaptAdam",
+        {"d0": 1e-3, "betas": (0.8, 0.99), "eps": 1e-3, "use_bias_correction": True},
+    ),
+    "dadapt_adam_matrix": (
+        "DAdaptAdam",
+        {"d0": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01, "decouple": True},
+        (6, 4),
+    ),
+    "dadapt_adam_l2": ("DAdaptAdam", {"d0": 1e-3, "weight_decay": 0.01}),
+}
 
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
@@ -452,6 +474,7 @@ PACKAGES = {
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
     "dog": Package("dog", "dog-optimizer", "MIT", DOG),
     "dowg": Package("dowg", "dowg", "MIT", DOWG),
+    "dadaptation": Package("dadaptation", "dadaptation", "MIT", DADAPTATION),
 }
 
 

@@ -119,6 +119,8 @@ UNCORRECTED = "the look-ahead mixes uncorrected means, ours corrected ones as op
 MUON_EPS = "1e-7 is added to the norm of a sum of gradients, our eps to that of their mean"
 
 # fmt: off
+FIRST_UNDECAYED = "the norm of the first gradient leaves the decay out"
+
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
     Row("torch", "sgd_momentum", "sgd", {"learning_rate": 0.01, "momentum": 0.9}),
@@ -709,5 +711,38 @@ ROWS = [
     ),
     Row("dowg", "dowg", "dowg", {"learning_rate": 1.0}),
     Row("dowg", "dowg_matrix", "dowg", {"learning_rate": 1.0, "eps": 0.5}),
+    Row("dadaptation", "dadapt_sgd_drop", "dadapt_sgd", {"learning_rate": 1.0, "d0": 0.1}),
+    Row(
+        "dadaptation", "dadapt_sgd_matrix", "dadapt_sgd",
+        {"learning_rate": 1.0, "d0": 10.0, "momentum": 0.9, "growth_rate": 1.02},
+    ),
+    Row(
+        "dadaptation", "dadapt_sgd_l2", "dadapt_sgd", {"learning_rate": 1.0, "d0": 0.1},
+        rtol=3e-4, reason=FIRST_UNDECAYED, l2=0.01,
+    ),
+    Row("dadaptation", "dadapt_adagrad_drop", "dadapt_adagrad", {"learning_rate": 1.0, "d0": 0.1}),
+    Row(
+        "dadaptation", "dadapt_adagrad_matrix", "dadapt_adagrad",
+        {
+            "learning_rate": 1.0, "d0": 0.1, "momentum": 0.9, "eps": 1e-3, "growth_rate": 1.02,
+            "weight_decay": 0.01,
+        },
+    ),
+    Row("dadaptation", "dadapt_adam", "dadapt_adam", {"learning_rate": 1.0, "d0": 1e-3}),
+    Row(
+        "dadaptation", "dadapt_adam_drop", "dadapt_adam",
+        {
+            "learning_rate": 1.0, "d0": 1e-3, "b1": 0.8, "b2": 0.99, "eps": 1e-3,
+            "use_bias_correction": True,
+        },
+    ),
+    Row(
+        "dadaptation", "dadapt_adam_matrix", "dadapt_adam",
+        {"learning_rate": 1.0, "d0": 1e-3, "growth_rate": 1.02, "weight_decay": 0.01},
+    ),
+    Row(
+        "dadaptation", "dadapt_adam_l2", "dadapt_adam", {"learning_rate": 1.0, "d0": 1e-3},
+        l2=0.01,
+    ),
 ]
 # fmt: on

@@ -30,6 +30,7 @@ from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
 from .came import came
+from .dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from .diffgrad import diffgrad
 from .dog import dog, ldog
 from .dowg import dowg
@@ -71,6 +72,9 @@ __all__ = [
     "amsbound",
     "amsgrad",
     "came",
+    "dadapt_adagrad",
+    "dadapt_adam",
+    "dadapt_sgd",
     "diffgrad",
     "dog",
     "dowg",
