@@ -21,7 +21,7 @@ from optax_adaptive._core import (
     zeros_like,
     zeros_of,
 )
-from optax_adaptive._numerics import increment
+from optax_adaptive._numerics import increment, largest_squarable
 
 
 class FreeDescentState(NamedTuple):
@@ -49,10 +49,12 @@ def descend_freely(
 
         -u - effective_lr weight_decay p
 
-    A step is not made where a gradient or a scalar of the new state is not finite, as the estimate
-    0 / 0 is while all gradients have been zero: the scalars stay as they were, and the update is 0
-    times the gradient: 0, or NaN where the gradient is not finite. The arrays of the state take a
-    gradient that is not `finite` for 0. So nothing in the state is NaN, ever.
+    A step is not made where a gradient is not finite or above 2**51 (float32), the loss is not
+    finite, or a scalar of the new state is not, as the estimate 0 / 0 while all gradients have been
+    zero: the scalars stay as they were, and the update is 0 times the gradient: 0, or NaN where the
+    gradient is not finite. One wild gradient would otherwise spoil an estimate that only grows.
+    `flaw` is NaN then, and 0 otherwise: with `finite(g + flaw)` the arrays of the state take no
+    gradient. So nothing in the state is NaN, ever.
 
     Parameters below 32 bits are too coarse to show the first steps. What rounding takes from a step
     is taken from `params0` too, so that the distance from it is the sum of the steps.
@@ -60,9 +62,9 @@ def descend_freely(
     Args:
         init: params -> the state of the algorithm, a NamedTuple. Its scalars are `scalar_like`;
             `effective_lr`, a scalar or one for each leaf, is the rate of the last step.
-        update: (grads, state, *, learning_rate, moved, params, value, ...) -> (step, state). It
-            takes those it names, and without a default it needs them. `learning_rate` is a scalar,
-            `moved` the distance of the parameters from those of the first update.
+        update: (grads, state, *, learning_rate, flaw, moved, params, value, ...) -> (step, state).
+            It takes those it names. `learning_rate` is a scalar, `moved` the distance of the
+            parameters from those of the first update; others are needed if they have no default.
         learning_rate: A number >= 0 or a schedule.
         weight_decay: As for `descend`.
         mask: As for `descend`.
@@ -79,7 +81,7 @@ def descend_freely(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
     measures = "moved" in takes
     required = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    needs += tuple(sorted(required - {"learning_rate", "moved"}))
+    needs += tuple(sorted(required - {"learning_rate", "flaw", "moved"}))
     needs += ("params",) if measures else ()
 
     def init_fn(params):
@@ -100,9 +102,11 @@ def descend_freely(
         if coupled:
             grads = add_decay(grads, decay, mask, params, given_params)
 
+        flaw = 0 * value + (_flaw(grads) if together else 0)
+        extra["flaw"] = flaw
         given = {k: v for k, v in extra.items() if takes_all or k in takes}
         steps, direction = update(grads, state.direction, **given)
-        made, direction = _made(direction, state.direction, value, grads, together)
+        made, direction = _made(direction, state.direction, flaw, grads, together)
         if not coupled and decay is not None:
             amount = jax.tree.map(lambda rate: rate * decay, direction.effective_lr)
             steps = add_decay(steps, amount, mask, params, given_params)
@@ -118,19 +122,27 @@ def descend_freely(
     return transformation(init_fn, update_fn, needs)
 
 
-def _made(new: Any, old: Any, value: jax.Array, grads: Any, together: bool) -> tuple[Any, Any]:
+def _flaw(grads: Any) -> jax.Array:
+    """0, or NaN if a gradient is not finite or its square would not be."""
+
+    def leaf(g: jax.Array) -> jax.Array:
+        return jnp.max(jnp.abs(g), initial=0) <= largest_squarable(g.dtype)
+
+    fine = functools.reduce(jnp.logical_and, jax.tree.leaves(map_leaves(leaf, grads)))
+    return jnp.where(fine, 0.0, jnp.nan)
+
+
+def _made(new: Any, old: Any, flaw: jax.Array, grads: Any, together: bool) -> tuple[Any, Any]:
     """Whether the step of each leaf is made, and the new state, its scalars old where it is not."""
-    fields, structure = new._asdict(), jax.tree.structure(grads)
+    structure = jax.tree.structure(grads)
 
     def of_leaves(x: Any) -> bool:
         return jax.tree.structure(x) == structure and all(s.ndim == 0 for s in jax.tree.leaves(x))
 
-    scalars = {k: x for k, x in fields.items() if getattr(x, "ndim", None) == 0}
-    rest = {} if together else {k: x for k, x in fields.items() if k not in scalars}
-    trees = {k: x for k, x in rest.items() if of_leaves(x)}
-
-    largest = map_leaves(lambda g: jnp.max(jnp.abs(g), initial=0), grads) if together else ()
-    finite = [jnp.isfinite(x) for x in (value, *scalars.values(), *jax.tree.leaves(largest))]
+    fields = new._asdict()
+    scalars = {k: x for k, x in fields.items() if isinstance(x, jax.Array) and x.ndim == 0}
+    trees = {k: x for k, x in fields.items() if not together and k not in scalars and of_leaves(x)}
+    finite = [jnp.isfinite(x) for x in (flaw, *scalars.values())]
     everywhere = functools.reduce(jnp.logical_and, finite)
 
     def leaf(_: Any, *own: jax.Array) -> jax.Array:

@@ -31,6 +31,12 @@ def bias(b: Any, t: jax.Array) -> jax.Array:
     return -jnp.expm1(t * log(b))
 
 
+def largest_squarable(dtype: Any) -> float:
+    """The bound of `squarable`: 2**51 in float32."""
+    info = jnp.finfo(dtype)
+    return 2.0 ** ((info.maxexp - info.nmant - 3) // 2)
+
+
 def squarable(g: jax.Array) -> tuple[jax.Array, jax.Array]:
     """g, held where sums of its square stay finite, and a flaw to add to one result.
 
@@ -39,7 +45,7 @@ def squarable(g: jax.Array) -> tuple[jax.Array, jax.Array]:
     infinite for ever, and every later step 0. The flaw is 0, and NaN where g is Inf or NaN: those
     must stay visible. (Added to g itself it would cost a temporary array: two outputs read g.)
     """
-    bound = _bound(g.dtype)
+    bound = largest_squarable(g.dtype)
     return lax.clamp(jnp.asarray(-bound, g.dtype), g, jnp.asarray(bound, g.dtype)), 0 * g
 
 
@@ -53,12 +59,7 @@ def square(g: jax.Array) -> jax.Array:
 
     For sums of squares: XLA on CPU computes this inside of a sum, and a clamped g before it.
     """
-    return jnp.minimum(g * g, jnp.asarray(_bound(g.dtype) ** 2, g.dtype))
-
-
-def _bound(dtype: Any) -> float:
-    info = jnp.finfo(dtype)
-    return 2.0 ** ((info.maxexp - info.nmant - 3) // 2)
+    return jnp.minimum(g * g, jnp.asarray(largest_squarable(g.dtype) ** 2, g.dtype))
 
 
 def one_minus_x_over_expm1(x: jax.Array) -> jax.Array:

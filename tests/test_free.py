@@ -87,6 +87,25 @@ def test_a_bad_gradient_stops_one_step_and_no_more(case):
     assert all(np.all(x < 0) for x in jax.tree.leaves(updates))
 
 
+@together
+@pytest.mark.parametrize("size", [1e16, 1e20, 1e30])
+def test_one_wild_gradient_does_not_spoil_the_estimate(name, size):
+    """It is finite, and so the update is 0; the next steps are as if it had not come."""
+    tx, params = CASES[name].make(), jnp.linspace(-1.0, 1.0, 8)
+    state, update = tx.init(params), jax.jit(tx.update)
+    for k in range(20):
+        updates, state = update(params - 3 * k, state, params)
+        params = params + updates
+    wild, after = update(jnp.full(8, size), state, params)
+    chex.assert_trees_all_equal(wild, jnp.zeros(8))
+    for x, y in zip(after.direction, state.direction, strict=True):
+        assert jnp.ndim(x) or x == y
+    for _ in range(3):
+        updates, after = update(params, after, params)
+        expected, state = update(params, state, params)
+        chex.assert_trees_all_close(updates, expected, rtol=0.2)
+
+
 @free
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
 def test_no_rate_is_needed(case, scale):

@@ -76,8 +76,8 @@ def dadapt_sgd(
     averaging: towards p0 - grad_sum, by the share 1 - momentum of the way. Its `weight_decay` is
     `optax.chain(optax.add_decayed_weights(...), dadapt_sgd())` but for the first norm, which there
     leaves the decay out (the line that should add it has no effect). It fails on a first gradient
-    of zeros and on the rate 0; here the first is no step. A gradient that is not finite, or
-    whose squares are not, stops the step, not the training.
+    of zeros and on the rate 0; here the first is no step. A gradient that is not finite
+    stops the step, not the training.
     """
     _check.decay_rate(momentum=momentum)
     _check.positive(d0=d0)
@@ -87,17 +87,17 @@ def dadapt_sgd(
         scalars = (scalar_like(params, x) for x in (0.0, 0.0, d0, 0.0))
         return DadaptSgdState(zeros_like(params), zeros_like(params), *scalars)
 
-    def update(grads, state, *, learning_rate):
+    def update(grads, state, *, learning_rate, flaw):
         d = state.distance
         norm = jnp.sqrt(total(jnp.multiply, grads, grads))
         first_norm = jnp.where(state.first_norm > 0, state.first_norm, norm)
         product = total(jnp.multiply, grads, state.grad_sum)
-        # NaN where a sum is not finite: no coordinate then takes the gradient.
-        rate = d * learning_rate / first_norm + 0 * (norm + product)
+        # The sum in it is read before the array that it is of is overwritten.
+        rate = d * learning_rate / first_norm + 0 * product
         numerator = state.numerator + rate * product
 
         def sums(g, grad_sum, trace):
-            u = finite(rate * g)
+            u = finite(rate * (g + flaw))
             return grad_sum + u, momentum * trace + u
 
         grad_sum, trace = map_leaves(sums, grads, state.grad_sum, state.trace)
@@ -167,7 +167,7 @@ def dadapt_adagrad(
 
     Departures: as `DAdaptAdaGrad` of the authors' dadaptation 3.2, for dense gradients. It updates
     the two sums over coordinates by their differences; here they are summed anew at every step,
-    which is the same to rounding. A gradient that is not finite, or whose squares are not, stops
+    which is the same to rounding. A gradient that is not finite stops
     the step, not the training.
     """
     _check.decay_rate(momentum=momentum)
@@ -178,7 +178,7 @@ def dadapt_adagrad(
         scalars = (scalar_like(params, x) for x in (0.0, d0, 0.0))
         return DadaptAdagradState(full_like(params, 1e-6), zeros_like(params), *scalars)
 
-    def update(grads, state, *, learning_rate, moved):
+    def update(grads, state, *, learning_rate, flaw, moved):
         d = state.distance
         rate = d * learning_rate
 
@@ -188,7 +188,7 @@ def dadapt_adagrad(
         norm_sq = total(share, grads, state.sum_sq)
 
         def sums(g, sum_sq, grad_sum):
-            g = finite(g + 0 * norm_sq)  # of a bad gradient no coordinate is taken
+            g = finite(g + 0 * norm_sq + flaw)  # the sum is read before its array is overwritten
             return sum_sq + g * g, grad_sum + rate * g
 
         def weighted(grad_sum, sum_sq):
@@ -289,7 +289,7 @@ def dadapt_adam(
         scalars = (scalar_like(params, x) for x in (0.0, d0, 0.0))
         return DadaptAdamState(zero_count(), *arrays, *scalars)
 
-    def update(grads, state, *, learning_rate):
+    def update(grads, state, *, learning_rate, flaw):
         t, d = increment(state.count), state.distance
         correction = jnp.sqrt(bias(b2, t)) / bias(b1, t) if use_bias_correction else 1.0
         rate = d * learning_rate * correction
@@ -301,8 +301,8 @@ def dadapt_adam(
         numerator = b3 * state.numerator + (1 - b3) * rate * product
 
         def means(g, mu, nu, grad_sum):
-            # Of a bad gradient no coordinate is taken, and none at the rate 0.
-            g = jnp.where(learning_rate > 0, finite(g + 0 * product), 0)
+            # None at the rate 0. The sum is read before its arrays are overwritten.
+            g = jnp.where(learning_rate > 0, finite(g + 0 * product + flaw), 0)
             mu = b1 * mu + (1 - b1) * rate * g
             grad_sum = b3 * grad_sum + (1 - b3) * rate * g
             return mu, b2 * nu + (1 - b2) * (g * g), grad_sum
