@@ -82,6 +82,8 @@ from optax_adaptive._algorithms.novograd import scale_by_novograd as scale_by_no
 from optax_adaptive._algorithms.padam import PadamState as PadamState
 from optax_adaptive._algorithms.padam import padam as padam
 from optax_adaptive._algorithms.padam import scale_by_padam as scale_by_padam
+from optax_adaptive._algorithms.prodigy import ProdigyState as ProdigyState
+from optax_adaptive._algorithms.prodigy import prodigy as prodigy
 from optax_adaptive._algorithms.qhadam import QhadamState as QhadamState
 from optax_adaptive._algorithms.qhadam import qhadam as qhadam
 from optax_adaptive._algorithms.qhadam import scale_by_qhadam as scale_by_qhadam

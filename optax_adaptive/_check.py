@@ -78,6 +78,7 @@ open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 up_to_half = _domain("a number in [0, 1/2]", lambda x: 0 <= x <= 0.5)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
+above_one = _domain("a finite number > 1", lambda x: 1 < x < math.inf)
 whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x % 1 == 0)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
@@ -168,8 +169,10 @@ def momentum_pair(momentum: Any, nesterov: Any) -> None:
         raise ValueError(f"{caller()}: nesterov needs momentum, a number in [0, 1).")
 
 
-def decay(weight_decay: Any, mask: Any) -> None:
+def decay(weight_decay: Any, mask: Any) -> tuple[str, ...]:
     """A weight decay or None for none, and the mask of `descend`, which needs one.
+
+    Returns what `update` then needs beside gradients.
 
     The mask is a tree of booleans. One boolean alone is what a function becomes that optax calls as
     if it were a schedule; nothing would decay, and nobody would know.
@@ -178,8 +181,9 @@ def decay(weight_decay: Any, mask: Any) -> None:
         scheduled(weight_decay=weight_decay)
     elif mask is not None:
         raise ValueError(f"{caller()}: mask does nothing without weight_decay.")
+    needs = () if weight_decay is None else ("params",)
     if callable(mask):
-        return
+        return needs
     must = "must be a tree of True and False, or a function that returns one"
     bad = [leaf for leaf in jax.tree.leaves(mask) if not isinstance(leaf, (bool, np.bool_))]
     if isinstance(mask, (bool, np.bool_)) or bad:
@@ -188,6 +192,7 @@ def decay(weight_decay: Any, mask: Any) -> None:
             f"{caller()}: mask {must}, got {found} "
             '(optax.inject_hyperparams needs static_args="mask").'
         )
+    return needs
 
 
 def some_eps(**hyperparameters: Any) -> None:

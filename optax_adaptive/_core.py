@@ -23,7 +23,9 @@ _LIKE_GRADIENTS = {"params": "parameter", "hessian_diagonal": "Hessian diagonal"
 
 
 def transformation(
-    init: optax.TransformInitFn, update: Callable[..., tuple[Any, Any]]
+    init: optax.TransformInitFn,
+    update: Callable[..., tuple[Any, Any]],
+    needs: tuple[str, ...] = (),
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from two functions of whole trees.
 
@@ -37,11 +39,13 @@ def transformation(
             arguments say what else it takes; those without a default are required. `params` and
             `hessian_diagonal` are widened as the gradients are, `given_params` are the caller's.
             Where there are no leaves there is nothing to do, and it is not called.
+        needs: Arguments that it cannot do without although they have a default.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
     arguments = inspect.signature(update).parameters.values()
     takes = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
     required = [p.name for p in arguments if p.name in takes and p.default is p.empty]
+    required += needs
     takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
 
     def update_fn(
@@ -205,8 +209,9 @@ def descend(
         others: None, or the leaves that have a rate and a decay of their own.
     """
     _check.scheduled(learning_rate=learning_rate)
-    _check.decay(weight_decay, mask)
-    name = _check.caller()
+    needs = _check.decay(weight_decay, mask)
+    if others is not None:
+        needs += _check.decay(others.weight_decay, None)
     direction = optax.with_extra_args_support(direction)
     velocity = optax.with_extra_args_support(velocity or optax.identity())
 
@@ -220,10 +225,8 @@ def descend(
             return map_leaves(lambda u: jnp.asarray(rate, u.dtype) * u, u, inline=True)
 
         def decayed(u, rate, weight_decay):
-            if weight_decay is None:
-                return u
-            _check.given(name, {"params": params})
-            shrink = rate * at(weight_decay, state.step)
+            weight_decay = at(weight_decay, state.step)
+            shrink = None if weight_decay is None else rate * weight_decay
             return add_decay(u, shrink, mask, params, given_params)
 
         rate = -at(learning_rate, state.step)
@@ -237,7 +240,7 @@ def descend(
             updates = _choose(others.where(u), elsewhere, updates)
         return updates, DescentState(increment(state.step), new_direction, new_velocity)
 
-    return transformation(init, update)
+    return transformation(init, update, needs)
 
 
 def at(value: Any, step: jax.Array) -> Any:
@@ -248,9 +251,15 @@ def at(value: Any, step: jax.Array) -> Any:
 def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: Any) -> Any:
     """The updates plus `amount` times the parameters, where `mask` says so.
 
-    `mask` is that of `descend`, and a function of `given_params`, the caller's own.
+    `amount` is a scalar, one for each leaf, or None for none. `mask` is that of `descend`, and a
+    function of `given_params`, the caller's own.
     """
-    decayed = map_leaves(lambda u, p: u + jnp.asarray(amount, u.dtype) * p, updates, params)
+    if amount is None:
+        return updates
+    amounts = jax.tree.broadcast(amount, updates)
+    decayed = map_leaves(
+        lambda u, p, amount: u + jnp.asarray(amount, u.dtype) * p, updates, params, other=(amounts,)
+    )
     return _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
 
 

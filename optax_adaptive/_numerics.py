@@ -43,6 +43,11 @@ def squarable(g: jax.Array) -> tuple[jax.Array, jax.Array]:
     return lax.clamp(jnp.asarray(-bound, g.dtype), g, jnp.asarray(bound, g.dtype)), 0 * g
 
 
+def finite(g: jax.Array) -> jax.Array:
+    """The first result of `squarable`, and 0 where g is Inf or NaN."""
+    return jnp.where(jnp.isfinite(g), squarable(g)[0], 0)
+
+
 def square(g: jax.Array) -> jax.Array:
     """The square of the first result of `squarable`, from g itself.
 

@@ -31,6 +31,7 @@ from optax_adaptive._algorithms.lion import lion
 from optax_adaptive._algorithms.muon import muon
 from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.padam import padam
+from optax_adaptive._algorithms.prodigy import prodigy
 from optax_adaptive._algorithms.qhadam import qhadam
 from optax_adaptive._algorithms.radam import radam
 from optax_adaptive._algorithms.rmsprop import rmsprop
@@ -322,6 +323,15 @@ _RECORDS = (
         _ARXIV + "2406.16793",
         state_words=1,
         elementwise=False,
+    ),
+    Optimizer(
+        prodigy,
+        "Prodigy: An Expeditiously Adaptive Parameter-Free Learner",
+        2024,
+        _ARXIV + "2306.06101",
+        state_words=4,
+        elementwise=False,
+        needs=("params",),
     ),
 )
 

@@ -10,11 +10,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
 import references
-from goldens.problem import hessian
+from goldens.problem import hessian, value
 
 import optax_adaptive as oa
 
@@ -74,7 +75,7 @@ class Case(NamedTuple):
         return functools.partial(optax.inject_hyperparams, self.factory, static_args=static)
 
     def problem(self, shape):
-        return problem(shape, decades=self.decades)
+        return problem(shape, decades=self.decades, turns=self.name in FREE)
 
     def reference(self, x, gradients) -> Any:
         name, looks_ahead = self.name, {}
@@ -85,17 +86,20 @@ class Case(NamedTuple):
         kwargs = looks_ahead | self.arguments | self.reference_kwargs
         if "hessian_diagonal" in self.record.needs:
             kwargs["hessian_diagonals"] = [hessian(g) for g in gradients]
+        if "value" in self.record.needs:
+            kwargs["values"] = [value(g) for g in gradients]
         return np.array(list(getattr(references, name)(x, gradients, **kwargs)))
 
 
 def factory(name):
-    """A constructor; what needs the diagonal of a Hessian is given `hessian(gradient)`."""
+    """A constructor; what needs a loss or the diagonal of a Hessian is given one."""
     make, record = getattr(oa, name), oa.optimizers.get(name)
-    return with_hessian(make) if record and "hessian_diagonal" in record.needs else make
+    made_up = {"value", "hessian_diagonal"}.intersection(record.needs if record else ())
+    return with_extra(make) if made_up else make
 
 
-def with_hessian(make):
-    """A constructor of optimizers that make up the Hessian's diagonal when none is given."""
+def with_extra(make):
+    """A constructor of optimizers that make up the Hessian's diagonal and the loss if not given."""
 
     @functools.wraps(make)
     def factory(*args, **kwargs):
@@ -105,7 +109,10 @@ def with_hessian(make):
             return g if g.dtype == jax.dtypes.float0 else hessian(g)
 
         def update(grads, state, params=None, **extra):
-            extra = {"hessian_diagonal": jax.tree.map(leaf, grads)} | extra
+            wide = [jnp.asarray(g, float) for g in jax.tree.leaves(grads) if g.dtype != bool]
+            made_up = {"hessian_diagonal": jax.tree.map(leaf, grads)}
+            made_up["value"] = sum(map(value, wide), start=jnp.zeros(()))
+            extra = made_up | extra
             return tx.update(grads, state, params, **extra)
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
@@ -133,6 +140,12 @@ def climbs(step):
     """A schedule of the bound of ADOPT, from 0."""
     return step / (2.0 + step)
 
+
+# They find their own rate. Where gradients keep a direction, it grows without bound.
+FREE = {"prodigy"}
+
+OPTAX_CORRECTS = "optax always corrects the bias, the authors by default never"
+PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reason": OPTAX_CORRECTS}
 
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
@@ -481,6 +494,18 @@ CASES = [
     Case("adam_mini", {"roles": neurons}, **BLOCKS),
     Case("adam_mini", {"roles": values}, **BLOCKS),
     Case("adam_mini", {"roles": per_head}, **BLOCKS),
+    *(
+        Case("prodigy", {"d0": 1e-3} | kwargs, **PRODIGY | more)
+        for kwargs, more in (
+            ({}, {"shapes": ((8,), (6, 4))}),
+            ({"b1": 0.8, "b2": 0.99, "eps": 1e-3, "d_coef": 2.0}, {}),
+            ({"b3": 0.9, "use_bias_correction": True}, {}),
+            ({"growth_rate": 1.02}, {}),
+            ({"safeguard_warmup": True}, {"learning_rate": 0.5}),  # at 1 it changes nothing
+            # Parts of arrays are arrays.
+            ({"slice_p": 3}, {"shapes": ((8,), (6, 4)), "temporaries": 1.01}),
+        )
+    ),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.
@@ -489,24 +514,26 @@ PLAIN = list(
 )[::-1]
 
 
-def problem(shape=(8,), steps=60, seed=0, decades=2):
+def problem(shape=(8,), steps=60, seed=0, decades=2, turns=False):
     """A start and gradients over many decades, with zeros and changes of sign.
 
-    `decades` lie between the first and the last slice along an axis, but of a vector of 8.
+    `decades` lie between the first and the last slice along an axis, but of a vector of 8. At first
+    the gradients have a direction, which may turn, then they are noise.
     """
     rng = np.random.default_rng(seed)
+    along = np.cos(np.arange(steps // 2) / 3) if turns else np.ones(steps // 2)
     if shape != (8,):  # every row and every column of another size
         scale = np.ones(shape)
         for axis, n in enumerate(shape):
             sizes = 10.0 ** (decades / 2 * np.linspace(-1, 1, n))
             scale *= sizes.reshape([-1 if k == axis else 1 for k in range(len(shape))])
         gradients = rng.normal(size=(steps, *shape)) * scale
-        gradients[: steps // 2] += 0.5 * scale
+        gradients[: steps // 2] += 0.5 * np.multiply.outer(along, scale)
         gradients[rng.random(gradients.shape) < 0.1] = 0.0
         return rng.normal(size=shape), gradients
     scale = 10.0 ** np.linspace(-6, 2, 8)
     gradients = rng.normal(size=(steps, 8)) * scale
-    gradients[: steps // 2] += 0.5 * scale  # a direction at first, then noise
+    gradients[: steps // 2] += 0.5 * np.multiply.outer(along, scale)
     gradients[:, 3] = 0.0  # never
     gradients[:7, 4] = 0.0  # late
     gradients[rng.random(steps) < 0.8, 5] = 0.0  # sparse

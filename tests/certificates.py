@@ -195,5 +195,9 @@ CERTIFICATES = {
         "test_clipping_without_momentum_is_that_of_stable_adamw_and_with_it_is_not",
         "none has it around any optimizer; compared with NumPy around each of ours",
     ),
+    "prodigy": Certificate(
+        "the authors' prodigyopt: no bias correction unless asked for, the estimate over all leaves",
+        "test_prodigy_finds_the_rate",
+    ),
 }
 # fmt: on

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from cases import CASES, PLAIN
+from cases import CASES, FREE, PLAIN
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from runs import enable_x64
@@ -23,6 +23,7 @@ import optax_adaptive as oa
 # By their definition: the largest gradient counts for ever; steps follow the size of gradients.
 NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam", "shampoo", "sm3"}
 NEVER_FORGET |= {"yogi"}  # nu falls by (1 - b2) g² a step: from 1e30 that is for ever
+NEVER_FORGET |= FREE  # the estimate of the distance
 FOLLOW_SIZE = {"sgd", "adabound", "amsbound", "padam", "swats"}
 SIGNS = {"lion"}
 
@@ -297,7 +298,7 @@ def test_gradients_that_do_not_fit_are_refused(case):
     refused({**params, "c": jnp.ones(2, int)}, r"gradient at \['c'\] has dtype int32")
     if "params" in case.record.needs:
         return
-    if jax.tree.leaves(state.direction) or jax.tree.leaves(state.velocity):
+    if jax.tree.leaves(state[1:]):
         refused(
             {"a": {"b": jnp.ones((2, 3))}, "c": jnp.ones(2)},
             r"gradient at \['a'\]\['b'\] has shape \(2, 3\), its state \(3,\)",
@@ -414,10 +415,10 @@ def test_tree_map_params_and_tree_get(case):
     marked = optax.tree.map_params(
         tx, lambda _: "mean", state, transform_non_params=lambda _: "count"
     )
-    fields = [*state.direction, *state.velocity] if state.direction else []
+    fields = [x for part in state[1:] for x in ([part] if isinstance(part, dict) else part)]
     arrays = [x for f in fields if isinstance(f, dict) for x in jax.tree.leaves(f)]
     assert jax.tree.leaves(marked).count("mean") == len(arrays)
-    for part in (state, state.direction, state.velocity):
+    for part in (state, *state[1:]):
         for name in getattr(part, "_fields", ()):
             chex.assert_trees_all_equal(optax.tree.get(state, name), getattr(part, name))
 

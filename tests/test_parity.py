@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, factory, problem
+from cases import CASES, FREE, factory, problem
 from goldens import mapping
 from goldens.problem import problem as golden_problem
 from runs import deviation, trajectory
@@ -50,6 +50,8 @@ def test_the_paper_with_gradients_in_16_bits(case, dtype):
     error += 2**-24 * abs(paper).max(axis=0)  # where a sum in float32 cancels
     if not case.record.elementwise:  # a small coordinate inherits the rounding of a large one
         error += (case.float32 + float(info.eps)) * abs(paper).max()
+    if case.name in FREE:  # the rounding of its steps comes back in the distance
+        error *= 3
     np.testing.assert_array_less(abs(ours - paper), error)
 
 

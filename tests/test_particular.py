@@ -774,3 +774,32 @@ def test_swats_does_not_switch_to_ascent():
         _, state = tx.update(jnp.array([g]), state)
     assert state.sgd_rate < 0
     assert state.switched == 0
+
+
+# --- prodigy ----------------------------------------------------------------------------------
+def test_prodigy_finds_the_rate():
+    """Far from the solution d grows by decades, and to about the distance; Adam's rate stays."""
+    for distance in (1.0, 1e3):
+        tx, x = oa.prodigy(), jnp.zeros(4)
+        state, update = tx.init(x), jax.jit(tx.update)
+        for _ in range(300):
+            updates, state = update(x - distance, state, x)
+            x = x + updates
+        assert 0.1 * distance < state.direction.distance < 10 * distance
+        np.testing.assert_allclose(x, distance, rtol=0.3)
+
+
+def test_prodigy_of_a_slice_keeps_less_and_finds_as_much():
+    x = jnp.linspace(1.0, 2.0, 110).reshape(10, 11)
+    full, part = (optax.tree.get(run_prodigy(x, p), "distance") for p in (None, 11))
+    assert run_prodigy(x, 11).direction.grad_sum.shape == (10,)
+    assert float(part) == pytest.approx(float(full), rel=0.5)
+
+
+def run_prodigy(x, slice_p):
+    tx = oa.prodigy(slice_p=slice_p)
+    state, update = tx.init(x), jax.jit(tx.update)
+    for _ in range(100):
+        updates, state = update(x, state, x)
+        x = x + updates
+    return state

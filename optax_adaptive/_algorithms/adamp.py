@@ -156,10 +156,9 @@ def scale_by_adamp(
             return u, mu, nu, jnp.where(neurons_free | leaf_free, wd_ratio, 1)
 
         updates, mu, nu, share = map_leaves(leaf, grads, state.mu, state.nu, params)
-        if weight_decay is not None:
-            decay = at(weight_decay, state.count)
-            part = map_leaves(lambda p, share: share * p, params, other=(share,))
-            updates = add_decay(updates, decay, mask, part, given_params)
+        decay = at(weight_decay, state.count)
+        part = map_leaves(lambda p, share: share * p, params, other=(share,))
+        updates = add_decay(updates, decay, mask, part, given_params)
         return updates, AdampState(t, mu, nu)
 
     return transformation(init, update)

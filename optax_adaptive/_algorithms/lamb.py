@@ -108,9 +108,8 @@ def scale_by_lamb(
             return u * jnp.where((length > 0) & (target > 0), target / length, 1)
 
         updates, mu, nu = map_leaves(leaf, grads, state.mu, state.nu)
-        if weight_decay is not None:
-            decay = at(weight_decay, state.count)
-            updates = add_decay(updates, decay, mask, params, given_params)
+        decay = at(weight_decay, state.count)
+        updates = add_decay(updates, decay, mask, params, given_params)
         return map_leaves(trust, updates, params), LambState(t, mu, nu)
 
     return transformation(init, update)

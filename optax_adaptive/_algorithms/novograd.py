@@ -89,8 +89,7 @@ def scale_by_novograd(
     """The direction of `novograd`, without its learning rate."""
     _check.decay_rate(b1=b1, b2=b2)
     _check.some_eps(eps=eps, eps_root=eps_root)
-    _check.decay(weight_decay, mask)
-    name = _check.caller()
+    needs = _check.decay(weight_decay, mask)
 
     def init(params):
         return NovogradState(zero_count(), zeros_like(params), zeros_of(jnp.sum, params))
@@ -105,9 +104,8 @@ def scale_by_novograd(
             return b1 * trace + g / (jnp.sqrt(nu + eps_root) + eps) + flaw, nu
 
         trace, nu = map_leaves(leaf, grads, state.trace, other=(state.nu,))
-        if weight_decay is not None:
-            _check.given(name, {"params": params})
-            trace = add_decay(trace, at(weight_decay, state.count), mask, params, given_params)
+        decay = at(weight_decay, state.count)
+        trace = add_decay(trace, decay, mask, params, given_params)
         return trace, NovogradState(t, trace, nu)
 
-    return transformation(init, update)
+    return transformation(init, update, needs)

@@ -94,8 +94,7 @@ def scale_by_stable_adamw(
     """The direction of `stable_adamw`, without its learning rate."""
     _check.decay_rate(b1=b1, b2=b2)
     _check.positive(eps=eps, clipping_threshold=clipping_threshold)
-    _check.decay(weight_decay, mask)
-    name = _check.caller()
+    needs = _check.decay(weight_decay, mask)
 
     def init(params):
         return StableAdamwState(zero_count(), zeros_like(params), zeros_like(params))
@@ -116,11 +115,9 @@ def scale_by_stable_adamw(
             return mu / c1 / (jnp.sqrt(nu / c2) + eps), slow, mu, nu
 
         updates, slow, mu, nu = map_leaves(leaf, grads, state.mu, state.nu)
-        if weight_decay is not None:
-            _check.given(name, {"params": params})
-            decay = at(weight_decay, state.count)
-            updates = add_decay(updates, decay, mask, params, given_params)
+        decay = at(weight_decay, state.count)
+        updates = add_decay(updates, decay, mask, params, given_params)
         updates = map_leaves(lambda u, slow: u / slow, updates, other=(slow,))
         return updates, StableAdamwState(t, mu, nu)
 
-    return transformation(init, update)
+    return transformation(init, update, needs)

@@ -378,6 +378,19 @@ ADAM_MINI = {
     "adam_mini_norm": ("Adam_mini", _MINI | {"parameter": "norm.weight", "eps": 1e-3}),
     "adam_mini_bias": ("Adam_mini", _MINI | {"parameter": "mlp.fc1.bias"}),
 }
+PRODIGYOPT = {
+    "prodigy": ("Prodigy", {"d0": 1e-3}),
+    "prodigy_drop": (
+        "Prodigy",
+        {"d0": 1e-3, "safeguard_warmup": True, "use_bias_correction": True, "d_coef": 0.5},
+    ),
+    "prodigy_matrix": (
+        "Prodigy",
+        {"d0": 1e-3, "slice_p": 5, "growth_rate": 1.1, "weight_decay": 0.01},
+        (6, 4),
+    ),
+    "prodigy_l2": ("Prodigy", {"d0": 1e-3, "decouple": False, "weight_decay": 0.01}),
+}
 
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
@@ -402,6 +415,7 @@ PACKAGES = {
     "torch_sm3": Package("SM3", "torch-SM3", "Apache-2.0", TORCH_SM3),
     "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH),
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
+    "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
 }
 
 

@@ -642,5 +642,21 @@ ROWS = [
         "adam_mini", "adam_mini_bias", "adam_mini",
         {"learning_rate": 1e-3, "roles": {"*": "adam"}},
     ),
+    Row("prodigyopt", "prodigy", "prodigy", {"learning_rate": 1.0, "d0": 1e-3}),
+    Row(
+        "prodigyopt", "prodigy_drop", "prodigy",
+        {
+            "learning_rate": 1.0, "d0": 1e-3, "safeguard_warmup": True,
+            "use_bias_correction": True, "d_coef": 0.5,
+        },
+    ),
+    Row(
+        "prodigyopt", "prodigy_matrix", "prodigy",
+        {
+            "learning_rate": 1.0, "d0": 1e-3, "slice_p": 5, "growth_rate": 1.1,
+            "weight_decay": 0.01,
+        },
+    ),
+    Row("prodigyopt", "prodigy_l2", "prodigy", {"learning_rate": 1.0, "d0": 1e-3}, l2=0.01),
 ]
 # fmt: on

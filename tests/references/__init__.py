@@ -37,6 +37,7 @@ from .lion import lion
 from .muon import muon
 from .novograd import novograd
 from .padam import padam
+from .prodigy import prodigy
 from .qhadam import qhadam
 from .radam import radam
 from .rmsprop import rmsprop
@@ -75,6 +76,7 @@ __all__ = [
     "nadam",
     "novograd",
     "padam",
+    "prodigy",
     "qhadam",
     "radam",
     "rmsprop",

@@ -1,0 +1,149 @@
+"""What the methods without a learning rate share: the distance they came, and steps they skip."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from optax_adaptive import _check
+from optax_adaptive._core import (
+    add_decay,
+    at,
+    map_leaves,
+    transformation,
+    zero_count,
+    zeros_like,
+    zeros_of,
+)
+from optax_adaptive._numerics import increment
+
+
+class FreeDescentState(NamedTuple):
+    """What `descend_freely` keeps beside the state of the algorithm."""
+
+    step: jax.Array  # count of updates, int32, shape (): the argument of schedules
+    direction: optax.OptState  # of the algorithm
+    params0: Any  # the parameters of the first update, where the algorithm measures from them
+
+
+def descend_freely(
+    init: optax.TransformInitFn,
+    update: Callable[..., tuple[Any, Any]],
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: optax.ScalarOrSchedule | None = None,
+    mask: Any = None,
+    *,
+    coupled: bool = False,
+    together: bool = True,
+    sample: Callable[[jax.Array], jax.Array] = lambda x: x,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer that finds its own rate, of which `learning_rate` is a multiple.
+
+    With u the step of the algorithm, its rate included, and p the parameters, the update is::
+
+        -u - effective_lr weight_decay p
+
+    A step is not made where a gradient or a scalar of the new state is not finite, as the estimate
+    0 / 0 is while all gradients have been zero: the scalars stay as they were, and the update is 0
+    times the gradient: 0, or NaN where the gradient is not finite. The arrays of the state take a
+    gradient that is not `finite` for 0. So nothing in the state is NaN, ever.
+
+    Parameters below 32 bits are too coarse to show the first steps. What rounding takes from a step
+    is taken from `params0` too, so that the distance from it is the sum of the steps.
+
+    Args:
+        init: params -> the state of the algorithm, a NamedTuple. Its scalars are `scalar_like`;
+            `effective_lr`, a scalar or one for each leaf, is the rate of the last step.
+        update: (grads, state, *, learning_rate, moved, params, value, ...) -> (step, state). It
+            takes those it names, and without a default it needs them. `learning_rate` is a scalar,
+            `moved` the distance of the parameters from those of the first update.
+        learning_rate: A number >= 0 or a schedule.
+        weight_decay: As for `descend`.
+        mask: As for `descend`.
+        coupled: Whether weight_decay p is added to the gradients instead.
+        together: Whether coordinates act together, so that one gradient stops the step of all.
+        sample: Which coordinates of an array `moved` holds.
+    """
+    _check.scheduled(learning_rate=learning_rate)
+    needs = _check.decay(weight_decay, mask)
+    arguments = inspect.signature(update).parameters.values()
+    takes = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY}
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
+    measures = "moved" in takes
+    required = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    needs += tuple(sorted(required - {"learning_rate", "moved"}))
+    needs += ("params",) if measures else ()
+
+    def init_fn(params):
+        params0 = zeros_of(sample, params) if measures else optax.EmptyState()
+        return FreeDescentState(zero_count(), init(params), params0)
+
+    def update_fn(grads, state, *, params=None, given_params=None, value=0.0, **extra):
+        dtype = jnp.result_type(*jax.tree.leaves(grads))
+        value = jnp.asarray(value, dtype)
+        decay, params0 = at(weight_decay, state.step), state.params0
+        extra |= {"params": params, "given_params": given_params, "value": value}
+        extra["learning_rate"] = jnp.asarray(at(learning_rate, state.step), dtype)
+        if measures:
+            # Not those that `init` saw: weights may be loaded after it.
+            sampled, first = map_leaves(sample, params), state.step == 0
+            params0 = map_leaves(lambda p, p0: jnp.where(first, p, p0), sampled, params0)
+            extra["moved"] = map_leaves(jnp.subtract, sampled, params0)
+        if coupled:
+            grads = add_decay(grads, decay, mask, params, given_params)
+
+        given = {k: v for k, v in extra.items() if takes_all or k in takes}
+        steps, direction = update(grads, state.direction, **given)
+        made, direction = _made(direction, state.direction, value, grads if together else ())
+        if not coupled and decay is not None:
+            amount = jax.tree.map(lambda rate: rate * decay, direction.effective_lr)
+            steps = add_decay(steps, amount, mask, params, given_params)
+        steps = map_leaves(lambda u, g: jnp.where(made, -u, 0 * g + 0 * value), steps, grads)
+        if measures:
+            params0 = _rounded_off(steps, params, given_params, params0, sample)
+        return steps, FreeDescentState(increment(state.step), direction, params0)
+
+    return transformation(init_fn, update_fn, needs)
+
+
+def _made(new: Any, old: Any, value: jax.Array, grads: Any) -> tuple[jax.Array, Any]:
+    """Whether the step is made, and the new state, with the old scalars where it is not."""
+    largest = map_leaves(lambda g: jnp.max(jnp.abs(g), initial=0), grads)
+    scalars = {k: x for k, x in new._asdict().items() if getattr(x, "ndim", None) == 0}
+    finite = [jnp.isfinite(x) for x in (value, *scalars.values(), *jax.tree.leaves(largest))]
+    made = functools.reduce(jnp.logical_and, finite)
+    return made, new._replace(
+        **{k: jnp.where(made, x, getattr(old, k)) for k, x in scalars.items()}
+    )
+
+
+def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:
+    """The sum over all coordinates of `leaf`, a function of arrays of one shape."""
+    sums = map_leaves(lambda *x: jnp.sum(leaf(*x)), tree, *rest)
+    return sum(jax.tree.leaves(sums), start=jnp.zeros((), jnp.float32))
+
+
+def scalar_like(params: Any, value: Any) -> jax.Array:
+    """A scalar of the widest dtype that the parameters' own states have, float32 at least."""
+    wide = jax.tree.leaves(jax.eval_shape(zeros_like, params))
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *wide))
+
+
+def _rounded_off(steps: Any, params: Any, given_params: Any, params0: Any, sample: Any) -> Any:
+    """`params0`, moved by what the parameters lose of the steps when they are rounded."""
+
+    def leaf(u: jax.Array, p: jax.Array, given: Any, p0: jax.Array) -> jax.Array:
+        dtype = jnp.result_type(given)
+        if not jnp.issubdtype(dtype, jnp.floating) or jnp.finfo(dtype).bits >= 32:
+            return p0
+        info, there = jnp.finfo(dtype), p + u
+        # XLA may take out a pair of casts.
+        lost = there - lax.reduce_precision(there, info.nexp, info.nmant)
+        return p0 - sample(jnp.where(jnp.isfinite(lost), lost, 0))
+
+    return jax.tree.map(leaf, steps, params, given_params, params0)
