@@ -301,7 +301,7 @@ def _legend(drawing: Any, free: bool) -> None:
     ]
     if free:
         text = "finds its rate; the axis is a factor on it"
-        handles.insert(3, dot(marker="$a$", color=FREE, label=text))
+        handles.insert(3, Line2D([], [], ls="none", ms=9, marker="$abc$", color=FREE, label=text))
     drawing.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
 
 
