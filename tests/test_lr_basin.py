@@ -20,14 +20,24 @@ for module in ("matplotlib", "rich", "sklearn"):
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 lr_basin, report = map(importlib.import_module, ("lr_basin", "lr_basin_report"))
+DIGITS = lr_basin.digits()
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """A few steps on the digits at two rates."""
+    """A few steps of a few weights on a few digits, at two rates: seconds, most to compile."""
     monkeypatch.setattr(lr_basin, "GRID", (1e-3, 1e-2))
     settings = lr_basin.SETTINGS["digits"] | {"steps": 3, "batch": 8}
     monkeypatch.setitem(lr_basin.SETTINGS, "digits", settings)
+    few = DIGITS._replace(
+        settings=settings,
+        train=tuple(x[:100] for x in DIGITS.train),
+        test=tuple(x[:80] for x in DIGITS.test),
+        shapes={"Dense_0": (64, 8), "Dense_1": (8, 8), "Dense_2": (8, 10)},
+        logits=lr_basin.layered,
+    )
+    monkeypatch.setattr(lr_basin, "digits", lambda: few)
+    return few
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_the_basin_is_where_a_rate_is_within_a_point_of_the_best(rates, means, l
 
 
 def test_one_cell_equals_a_training_by_a_plain_loop(tiny):
-    task, rate, seed = lr_basin.digits(), 1e-2, 1
+    task, rate, seed = tiny, 1e-2, 1
     found = jax.jit(lr_basin.program(task, "adam", {}))(jnp.array([1e-3, rate]), jnp.arange(2))
     params, tx = lr_basin.start(task, seed), oa.adam(rate)
     state, losses = tx.init(params), []
@@ -72,23 +82,50 @@ def test_one_cell_equals_a_training_by_a_plain_loop(tiny):
     np.testing.assert_allclose(found[1][1, seed], np.mean(losses), rtol=1e-4)
 
 
-def test_weights_and_batches_depend_on_the_seed_alone(tiny):
-    task = lr_basin.digits()
-    order = lr_basin.batches(task, 0)
+def test_batches_depend_on_the_seed_alone(tiny):
+    order = lr_basin.batches(tiny, 0)
     assert order.shape == (3, 8)
     assert len(np.unique(order)) == 24
-    assert not np.array_equal(order, lr_basin.batches(task, 1))
-    assert task.train[0].shape == (1437, 8, 8, 1)
-    assert task.test[0].shape == (360, 8, 8, 1)
+    assert not np.array_equal(order, lr_basin.batches(tiny, 1))
+
+
+def test_weights_are_glorots():
+    layer = lr_basin.start(DIGITS, 0)["Conv_1"]
+    reach = math.sqrt(6 / (9 * 16 + 9 * 32))
+    assert layer["kernel"].shape == (3, 3, 16, 32)
+    assert 0.99 * reach < abs(layer["kernel"]).max() <= reach
+    assert abs(layer["kernel"].mean()) < 0.05 * reach
+    assert not layer["bias"].any()
+
+
+def test_the_network_of_the_digits_sees_whole_digits_and_convolves():
+    assert DIGITS.train[0].shape == (1437, 8, 8, 1)
+    assert DIGITS.test[0].shape == (360, 8, 8, 1)
+    assert DIGITS.train[0].max() == 1
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 6, 6, 3)), rng.normal(size=(3, 3, 3, 4))
+    layer = {"kernel": jnp.array(kernel), "bias": jnp.arange(4.0)}
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    direct = np.einsum("nhwcij,ijco->nhwo", windows, kernel) + np.arange(4)
+    np.testing.assert_allclose(lr_basin.conv(layer, jnp.array(x)), direct, rtol=1e-4, atol=1e-4)
 
 
 def test_what_diverges_has_no_loss(tiny):
-    task = lr_basin.digits()
     cell = {"optimizer": "sgd", "arguments": {}, "rates": [1e-2, 1e30], "seeds": [0, 1]}
-    result = lr_basin.measure(task, cell)
+    result = lr_basin.measure(tiny, cell)
     assert result["loss"][1] == [None, None]
     assert all(math.isfinite(loss) for loss in result["loss"][0])
     assert np.shape(result["accuracy"]) == (2, 2)
+
+
+def test_one_after_the_other_is_the_same_as_all_at_once(tiny, monkeypatch):
+    grid = jnp.array([1e-3, 1e-2, 0.1]), jnp.arange(2)
+    together = jax.jit(lr_basin.program(tiny, "sgd", {}))(*grid)
+    monkeypatch.setattr(lr_basin, "ONE_BY_ONE", ("sgd",))
+    alone = jax.jit(lr_basin.program(tiny, "sgd", {}))(*grid)
+    for a, b in zip(together, alone, strict=True):
+        assert a.shape == (3, 2)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=0.02)
 
 
 def test_a_finished_cell_is_not_trained_again(tiny, tmp_path, monkeypatch, capsys):
