@@ -250,7 +250,7 @@ def figure(report: dict[str, Any], path: Path) -> None:
             number = f"{head} ({sum(n in places for n in groups(found)[head])})"
             first.text(-5.3, at + 0.1, number, weight="bold", va="center", color="black")
         drawing.suptitle(title(found), x=0.01, ha="left", weight="bold", size=11.5)
-        _legend(drawing, any(name in RATE_FREE for name in places))
+        _legend(drawing, any(name in RATE_FREE for name in places), 1 + len(found))
         path.parent.mkdir(parents=True, exist_ok=True)
         drawing.savefig(path, dpi=180, facecolor="white")
         plt.close(drawing)
@@ -290,7 +290,7 @@ def _panel(axes: Any, rows: dict[str, Summary], places: dict[str, float]) -> Non
     axes.spines[:].set_visible(False)
 
 
-def _legend(drawing: Any, free: bool) -> None:
+def _legend(drawing: Any, free: bool, columns: int) -> None:
     dot = functools.partial(Line2D, [], [], ls="none", ms=7, mec="white")
     ranges = ("within 1 point of the best optimizer", "1 to 3 below", "3 to 10", "10 to 30", "more")
     handles = [
@@ -302,7 +302,9 @@ def _legend(drawing: Any, free: bool) -> None:
     if free:
         text = "finds its rate; the axis is a factor on it"
         handles.insert(3, Line2D([], [], ls="none", ms=9, marker="$abc$", color=FREE, label=text))
-    drawing.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    drawing.legend(
+        handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
+    )
 
 
 # --- the comparison -------------------------------------------------------------------------------
