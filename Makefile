@@ -6,7 +6,7 @@ BIN = .venv/bin
 export JAX_PLATFORMS ?= cpu
 export NO_MKDOCS_2_WARNING = true
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench lr-basin lr-basin-full clean
 
 # One stamp per set of extras: installed once, and again when pyproject.toml changes.
 .venv/installed-%: pyproject.toml
@@ -31,6 +31,13 @@ docs: .venv/installed-docs
 bench: .venv/installed-examples
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/speed.py
+
+# The clear cases of docs/figures/lr_basin.png again, in minutes; then all of it, in an hour.
+lr-basin: .venv/installed-examples
+	$(BIN)/python benchmarks/lr_basin.py --short --output-dir outputs/lr_basin
+
+lr-basin-full: .venv/installed-examples
+	$(BIN)/python benchmarks/lr_basin.py
 
 clean:
 	rm -rf .venv site outputs
