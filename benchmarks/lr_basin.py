@@ -123,6 +123,9 @@ SMALLER = {"shampoo": {"max_precond_dim": 128}}
 # one after the other, still in one program.
 ONE_BY_ONE = ("shampoo", "soap")
 
+# Their authors evaluate an average of the parameters.
+AVERAGED = ("dog", "ldog")
+
 SHORT = ("sgd", "adagrad", "rmsprop", "adadelta", "adam", "prodigy", "dog", "cocob")
 
 
@@ -254,12 +257,6 @@ def step(
     return (optax.apply_updates(params, updates), opt_state), loss
 
 
-def evaluated(name: str, opt_state: Any, params: Any) -> Any:
-    """The parameters to test: schedule-free methods train others than those they promise."""
-    at = getattr(oa, "schedule_free_eval_params", None)
-    return at(opt_state, params) if at and name.startswith("schedule_free_") else params
-
-
 def accuracy(task: Task, params: Any) -> jax.Array:
     """The share of the test images that are named rightly."""
 
@@ -276,6 +273,8 @@ def train(
     """The test accuracy and the final training loss, NaN if it diverged: a pure function."""
     record = oa.optimizers[name]
     tx = optax.with_extra_args_support(record.make(learning_rate=rate, **arguments))
+    if name in AVERAGED:
+        tx = oa.polynomial_averaging(tx)
     params = start(task, seed)
 
     def scanned(state: Any, now: Any) -> Any:
@@ -286,7 +285,10 @@ def train(
         scanned, (params, tx.init(params)), (jnp.arange(len(order)), order)
     )
     params, opt_state = state
-    params = evaluated(name, opt_state, params)
+    if name in AVERAGED:
+        params = oa.averaged_params(opt_state, params)
+    if record.eval_params is not None:
+        params = record.eval_params(opt_state, params)
     loss = losses[-LAST:].mean()
     finite = jnp.isfinite(jnp.stack([loss, *(x.sum() for x in jax.tree.leaves(params))])).all()
     return accuracy(task, params), jnp.where(finite, loss, jnp.nan)
