@@ -14,6 +14,7 @@ from optax_adaptive._core import (
     add_decay,
     at,
     is_narrow,
+    leaf_decays,
     map_leaves,
     rounded_off,
     transformation,
@@ -53,8 +54,7 @@ def descend_freely(
     finite, or a scalar of the new state is not, as the estimate 0 / 0 while all gradients have been
     zero: the scalars stay as they were, and the update is 0 times the gradient: 0, or NaN where the
     gradient is not finite. One wild gradient would otherwise spoil an estimate that only grows.
-    `flaw` is NaN then, and 0 otherwise: with `finite(g + flaw)` the arrays of the state take no
-    gradient. So nothing in the state is NaN, ever.
+    Algorithms are told by `usable`, so that nothing in the state is NaN, ever.
 
     Parameters below 32 bits are too coarse to show the first steps. What rounding takes from a step
     is taken from `params0` too, so that the distance from it is the sum of the steps.
@@ -62,13 +62,16 @@ def descend_freely(
     Args:
         init: params -> the state of the algorithm, a NamedTuple. Its scalars are `scalar_like`;
             `effective_lr`, a scalar or one for each leaf, is the rate of the last step.
-        update: (grads, state, *, learning_rate, flaw, moved, params, value, ...) -> (step, state).
-            It takes those it names. `learning_rate` is a scalar, `moved` the distance of the
-            parameters from those of the first update; others are needed if they have no default.
+        update: (grads, state, *, learning_rate, usable, moved, params, value, ...) -> (step,
+            state). It takes those it names. `learning_rate` is a scalar, `usable` whether gradients
+            and loss are as above, `moved` the distance of the parameters from those of the first
+            update. Where it names `weight_decay` it decays by itself, and is given a scalar for
+            every leaf. Others are needed if they have no default.
         learning_rate: A number >= 0 or a schedule.
         weight_decay: As for `descend`.
         mask: As for `descend`.
-        coupled: Whether weight_decay p is added to the gradients instead.
+        coupled: Whether weight_decay p is added to the gradients instead, because the algorithm
+            finds the parameters anew from the first ones: a decay would be undone, and rounding is.
         together: Whether all leaves act together, so that one gradient stops the step of all.
             Otherwise the state may have scalars of every leaf, trees like the parameters, which
             stop the step of their leaf where they are not finite.
@@ -81,58 +84,65 @@ def descend_freely(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
     measures = "moved" in takes
     required = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    needs += tuple(sorted(required - {"learning_rate", "flaw", "moved"}))
-    needs += ("params",) if measures else ()
+    given = {"learning_rate", "usable", "moved", "weight_decay"}
+    needs += tuple(sorted(required - given)) + (("params",) if measures else ())
 
     def init_fn(params):
         params0 = zeros_of(sample, params) if measures else optax.EmptyState()
         return FreeDescentState(zero_count(), init(params), params0)
 
-    def update_fn(grads, state, *, params=None, given_params=None, value=0.0, **extra):
+    def update_fn(grads, state, *, params=None, given_params=None, value=None, **extra):
         dtype = jnp.result_type(*jax.tree.leaves(grads))
-        value = jnp.asarray(value, dtype)
         decay, params0 = at(weight_decay, state.step), state.params0
-        extra |= {"params": params, "given_params": given_params, "value": value}
+        extra |= {"params": params, "given_params": given_params}
         extra["learning_rate"] = jnp.asarray(at(learning_rate, state.step), dtype)
+        if value is not None:
+            extra["value"] = jnp.asarray(value, dtype)
         if measures:
             # Not those that `init` saw: weights may be loaded after it.
             sampled, first = map_leaves(sample, params), state.step == 0
             params0 = map_leaves(lambda p, p0: jnp.where(first, p, p0), sampled, params0)
-            extra["moved"] = map_leaves(jnp.subtract, sampled, params0)
+            # p - p0 XLA would keep in an array; what ends in one operand it computes twice instead.
+            extra["moved"] = map_leaves(lambda p, p0: -(p0 - p), sampled, params0)
         if coupled:
             grads = add_decay(grads, decay, mask, params, given_params)
+        if "weight_decay" in takes:
+            extra["weight_decay"] = leaf_decays(grads, decay, mask, given_params)
+        loss = extra.get("value", jnp.zeros((), dtype))
+        extra["usable"] = usable = _usable(loss, grads if together else ())
 
-        flaw = 0 * value + (_flaw(grads) if together else 0)
-        extra["flaw"] = flaw
-        given = {k: v for k, v in extra.items() if takes_all or k in takes}
-        steps, direction = update(grads, state.direction, **given)
-        made, direction = _made(direction, state.direction, flaw, grads, together)
-        if not coupled and decay is not None:
+        taken = {k: v for k, v in extra.items() if takes_all or k in takes}
+        steps, direction = update(grads, state.direction, **taken)
+        made, direction = _made(direction, state.direction, usable, grads, together)
+        if decay is not None and not coupled and "weight_decay" not in takes:
             amount = jax.tree.map(lambda rate: rate * decay, direction.effective_lr)
             steps = add_decay(steps, amount, mask, params, given_params)
 
         def leaf(u, g, made):
-            return jnp.where(made, -u, 0 * g + 0 * value)
+            return jnp.where(made, -u, 0 * g + 0 * loss)
 
         steps = map_leaves(leaf, steps, grads, other=(made,))
-        if measures:
+        if measures and not coupled:
             params0 = _less_the_lost(params0, steps, params, given_params, sample)
         return steps, FreeDescentState(increment(state.step), direction, params0)
 
     return transformation(init_fn, update_fn, needs)
 
 
-def _flaw(grads: Any) -> jax.Array:
-    """0, or NaN if a gradient is not finite or its square would not be."""
+def _usable(value: jax.Array, grads: Any) -> jax.Array:
+    """Whether the loss is finite, and every gradient, and its square."""
 
     def leaf(g: jax.Array) -> jax.Array:
         return jnp.max(jnp.abs(g), initial=0) <= largest_squarable(g.dtype)
 
-    fine = functools.reduce(jnp.logical_and, jax.tree.leaves(map_leaves(leaf, grads)))
-    return jnp.where(fine, 0.0, jnp.nan)
+    return _all(jnp.isfinite(value), *jax.tree.leaves(map_leaves(leaf, grads)))
 
 
-def _made(new: Any, old: Any, flaw: jax.Array, grads: Any, together: bool) -> tuple[Any, Any]:
+def _all(*conditions: jax.Array) -> jax.Array:
+    return functools.reduce(jnp.logical_and, conditions)
+
+
+def _made(new: Any, old: Any, usable: jax.Array, grads: Any, together: bool) -> tuple[Any, Any]:
     """Whether the step of each leaf is made, and the new state, its scalars old where it is not."""
     structure = jax.tree.structure(grads)
 
@@ -142,13 +152,11 @@ def _made(new: Any, old: Any, flaw: jax.Array, grads: Any, together: bool) -> tu
     fields = new._asdict()
     scalars = {k: x for k, x in fields.items() if isinstance(x, jax.Array) and x.ndim == 0}
     trees = {k: x for k, x in fields.items() if not together and k not in scalars and of_leaves(x)}
-    finite = [jnp.isfinite(x) for x in (flaw, *scalars.values())]
-    everywhere = functools.reduce(jnp.logical_and, finite)
 
-    def leaf(_: Any, *own: jax.Array) -> jax.Array:
-        return functools.reduce(jnp.logical_and, map(jnp.isfinite, own), everywhere)
-
-    made = jax.tree.map(leaf, grads, *trees.values())
+    everywhere = _all(usable, *map(jnp.isfinite, scalars.values()))
+    made = jax.tree.map(
+        lambda _, *own: _all(everywhere, *map(jnp.isfinite, own)), grads, *trees.values()
+    )
     kept = {k: jnp.where(everywhere, x, getattr(old, k)) for k, x in scalars.items()}
     kept |= {k: jax.tree.map(jnp.where, made, x, getattr(old, k)) for k, x in trees.items()}
     return made, new._replace(**kept)

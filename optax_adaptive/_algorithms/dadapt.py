@@ -87,7 +87,7 @@ def dadapt_sgd(
         scalars = (scalar_like(params, x) for x in (0.0, 0.0, d0, 0.0))
         return DadaptSgdState(zeros_like(params), zeros_like(params), *scalars)
 
-    def update(grads, state, *, learning_rate, flaw):
+    def update(grads, state, *, learning_rate, usable):
         d = state.distance
         norm = jnp.sqrt(total(jnp.multiply, grads, grads))
         first_norm = jnp.where(state.first_norm > 0, state.first_norm, norm)
@@ -97,7 +97,7 @@ def dadapt_sgd(
         numerator = state.numerator + rate * product
 
         def sums(g, grad_sum, trace):
-            u = finite(rate * (g + flaw))
+            u = jnp.where(usable, finite(rate * g), 0)  # the rate is 0 / 0 before the first g
             return grad_sum + u, momentum * trace + u
 
         grad_sum, trace = map_leaves(sums, grads, state.grad_sum, state.trace)
@@ -178,7 +178,7 @@ def dadapt_adagrad(
         scalars = (scalar_like(params, x) for x in (0.0, d0, 0.0))
         return DadaptAdagradState(full_like(params, 1e-6), zeros_like(params), *scalars)
 
-    def update(grads, state, *, learning_rate, flaw, moved):
+    def update(grads, state, *, learning_rate, usable, moved):
         d = state.distance
         rate = d * learning_rate
 
@@ -188,7 +188,8 @@ def dadapt_adagrad(
         norm_sq = total(share, grads, state.sum_sq)
 
         def sums(g, sum_sq, grad_sum):
-            g = finite(g + 0 * norm_sq + flaw)  # the sum is read before its array is overwritten
+            # The sum is read before its array is overwritten.
+            g = jnp.where(usable, g + 0 * norm_sq, 0)
             return sum_sq + g * g, grad_sum + rate * g
 
         def weighted(grad_sum, sum_sq):
@@ -289,7 +290,7 @@ def dadapt_adam(
         scalars = (scalar_like(params, x) for x in (0.0, d0, 0.0))
         return DadaptAdamState(zero_count(), *arrays, *scalars)
 
-    def update(grads, state, *, learning_rate, flaw):
+    def update(grads, state, *, learning_rate, usable):
         t, d = increment(state.count), state.distance
         correction = jnp.sqrt(bias(b2, t)) / bias(b1, t) if use_bias_correction else 1.0
         rate = d * learning_rate * correction
@@ -302,7 +303,7 @@ def dadapt_adam(
 
         def means(g, mu, nu, grad_sum):
             # None at the rate 0. The sum is read before its arrays are overwritten.
-            g = jnp.where(learning_rate > 0, finite(g + 0 * product + flaw), 0)
+            g = jnp.where(usable & (learning_rate > 0), g + 0 * product, 0)
             mu = b1 * mu + (1 - b1) * rate * g
             grad_sum = b3 * grad_sum + (1 - b3) * rate * g
             return mu, b2 * nu + (1 - b2) * (g * g), grad_sum

@@ -13,7 +13,7 @@ import optax
 from optax_adaptive import _check
 from optax_adaptive._core import map_leaves, zero_count, zeros_like, zeros_of
 from optax_adaptive._free import descend_freely, scalar_like, total
-from optax_adaptive._numerics import bias, finite, increment
+from optax_adaptive._numerics import bias, increment
 
 
 class ProdigyState(NamedTuple):
@@ -126,18 +126,18 @@ def prodigy(
             *(scalar_like(params, x) for x in (0.0, d0, d0, 0.0)),
         )
 
-    def update(grads, state, *, learning_rate, flaw, moved):
+    def update(grads, state, *, learning_rate, usable, moved):
         t, d = increment(state.count), state.distance
         correction = jnp.sqrt(bias(b2, t)) / bias(b1, t) if use_bias_correction else 1.0
         rate = d * learning_rate * correction
         weight = d / d0 * (d if safeguard_warmup else rate)
 
         def means(g, mu, nu):
-            g = d * finite(g + flaw)
+            g = jnp.where(usable, d * g, 0)
             return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * (g * g)
 
         def gathered(g, grad_sum):
-            return b3 * grad_sum + weight * finite(g + flaw)
+            return b3 * grad_sum + jnp.where(usable, weight * g, 0)
 
         mu, nu = map_leaves(means, grads, state.mu, state.nu)
         sampled = map_leaves(sample, grads)
