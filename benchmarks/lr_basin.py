@@ -117,8 +117,9 @@ ROLES: dict[str, dict[str, Any]] = {
         "adam_mini": NEURONS,
     },
 }
-# Shampoo decomposes at every step: of the 196 pixels, that takes ten minutes. They keep a diagonal.
-SMALLER = {"shampoo": {"max_precond_dim": 128}}
+# They decompose matrices, Shampoo at every step: of 64 rows and more that takes ten minutes a cell.
+# Longer axes keep a diagonal.
+SMALLER = {"shampoo": {"max_precond_dim": 40}, "soap": {"max_precond_dim": 40}}
 # A batch of eigendecompositions in XLA on CPU can wait for its own threads for ever, so these train
 # one after the other, still in one program.
 ONE_BY_ONE = ("shampoo", "soap")
