@@ -60,6 +60,8 @@ from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsg
 from optax_adaptive._algorithms.came import CameState as CameState
 from optax_adaptive._algorithms.came import came as came
 from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
+from optax_adaptive._algorithms.cocob import CocobState as CocobState
+from optax_adaptive._algorithms.cocob import cocob as cocob
 from optax_adaptive._algorithms.diffgrad import DiffgradState as DiffgradState
 from optax_adaptive._algorithms.diffgrad import diffgrad as diffgrad
 from optax_adaptive._algorithms.diffgrad import scale_by_diffgrad as scale_by_diffgrad
@@ -72,6 +74,10 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.momo import MomoAdamState as MomoAdamState
+from optax_adaptive._algorithms.momo import MomoState as MomoState
+from optax_adaptive._algorithms.momo import momo as momo
+from optax_adaptive._algorithms.momo import momo_adam as momo_adam
 from optax_adaptive._algorithms.muon import MuonState as MuonState
 from optax_adaptive._algorithms.muon import muon as muon
 from optax_adaptive._algorithms.muon import muon_roles as muon_roles

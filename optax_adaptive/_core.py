@@ -263,6 +263,15 @@ def add_decay(updates: Any, amount: Any, mask: Any, params: Any, given_params: A
     return _choose(mask(given_params) if callable(mask) else mask, decayed, updates)
 
 
+def leaf_decays(updates: Any, amount: Any, mask: Any, given_params: Any) -> Any:
+    """A scalar for every leaf: `amount` where `mask`, as for `add_decay`, says so; otherwise 0."""
+    none = jax.tree.map(lambda u: jnp.zeros((), u.dtype), updates)
+    if amount is None:
+        return none
+    here = jax.tree.map(lambda u: jnp.asarray(amount, u.dtype), updates)
+    return _choose(mask(given_params) if callable(mask) else mask, here, none)
+
+
 def _with_gradient(updates: Any, params: Any) -> Any:
     """The parameters without those whose gradient is None, as Equinox's filters make it."""
 

@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from optax_adaptive import _check
 from optax_adaptive._core import (
     add_decay,
     at,
+    leaf_decays,
     map_leaves,
     transformation,
     zero_count,
@@ -61,11 +62,14 @@ def descend_freely(
             `effective_lr`, a scalar or one for each leaf, is the rate of the last step.
         update: (grads, state, *, learning_rate, moved, params, value, ...) -> (step, state). It
             takes those it names, and without a default it needs them. `learning_rate` is a scalar,
-            `moved` the distance of the parameters from those of the first update.
+            `moved` the distance of the parameters from those of the first update, `usable` whether
+            `value` and all gradients are finite. Where it names `weight_decay` it decays by itself,
+            and is given a scalar for every leaf.
         learning_rate: A number >= 0 or a schedule.
         weight_decay: As for `descend`.
         mask: As for `descend`.
-        coupled: Whether weight_decay p is added to the gradients instead.
+        coupled: Whether weight_decay p is added to the gradients instead, because the algorithm
+            finds the parameters anew from the first ones: a decay would be undone, and rounding is.
         together: Whether coordinates act together, so that one gradient stops the step of all.
         sample: Which coordinates of an array `moved` holds.
     """
@@ -76,50 +80,64 @@ def descend_freely(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
     measures = "moved" in takes
     required = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    needs += tuple(sorted(required - {"learning_rate", "moved"}))
+    needs += tuple(sorted(required - {"learning_rate", "moved", "usable", "weight_decay"}))
     needs += ("params",) if measures else ()
 
     def init_fn(params):
         params0 = zeros_of(sample, params) if measures else optax.EmptyState()
         return FreeDescentState(zero_count(), init(params), params0)
 
-    def update_fn(grads, state, *, params=None, given_params=None, value=0.0, **extra):
+    def update_fn(grads, state, *, params=None, given_params=None, value=None, **extra):
         dtype = jnp.result_type(*jax.tree.leaves(grads))
-        value = jnp.asarray(value, dtype)
         decay, params0 = at(weight_decay, state.step), state.params0
-        extra |= {"params": params, "given_params": given_params, "value": value}
+        extra |= {"params": params, "given_params": given_params}
         extra["learning_rate"] = jnp.asarray(at(learning_rate, state.step), dtype)
+        if value is not None:
+            extra["value"] = jnp.asarray(value, dtype)
+        value = extra.get("value", jnp.zeros((), dtype))
         if measures:
             # Not those that `init` saw: weights may be loaded after it.
             sampled, first = map_leaves(sample, params), state.step == 0
             params0 = map_leaves(lambda p, p0: jnp.where(first, p, p0), sampled, params0)
-            extra["moved"] = map_leaves(jnp.subtract, sampled, params0)
+            # p - p0 XLA would keep in an array; what ends in one operand it computes twice instead.
+            extra["moved"] = map_leaves(lambda p, p0: -(p0 - p), sampled, params0)
         if coupled:
             grads = add_decay(grads, decay, mask, params, given_params)
+        if "weight_decay" in takes:
+            extra["weight_decay"] = leaf_decays(grads, decay, mask, given_params)
+            decay = None
+        extra["usable"] = usable = _all_finite(value, grads if together else ())
 
         given = {k: v for k, v in extra.items() if takes_all or k in takes}
         steps, direction = update(grads, state.direction, **given)
-        made, direction = _made(direction, state.direction, value, grads if together else ())
+        made, direction = _made(direction, state.direction, usable)
         if not coupled and decay is not None:
             amount = jax.tree.map(lambda rate: rate * decay, direction.effective_lr)
             steps = add_decay(steps, amount, mask, params, given_params)
         steps = map_leaves(lambda u, g: jnp.where(made, -u, 0 * g + 0 * value), steps, grads)
-        if measures:
+        if measures and not coupled:
             params0 = _rounded_off(steps, params, given_params, params0, sample)
         return steps, FreeDescentState(increment(state.step), direction, params0)
 
     return transformation(init_fn, update_fn, needs)
 
 
-def _made(new: Any, old: Any, value: jax.Array, grads: Any) -> tuple[jax.Array, Any]:
-    """Whether the step is made, and the new state, with the old scalars where it is not."""
+def _all_finite(value: jax.Array, grads: Any) -> jax.Array:
     largest = map_leaves(lambda g: jnp.max(jnp.abs(g), initial=0), grads)
+    return _conjunction(jnp.isfinite(x) for x in (value, *jax.tree.leaves(largest)))
+
+
+def _made(new: Any, old: Any, usable: jax.Array) -> tuple[jax.Array, Any]:
+    """Whether the step is made, and the new state, with the old scalars where it is not."""
     scalars = {k: x for k, x in new._asdict().items() if getattr(x, "ndim", None) == 0}
-    finite = [jnp.isfinite(x) for x in (value, *scalars.values(), *jax.tree.leaves(largest))]
-    made = functools.reduce(jnp.logical_and, finite)
+    made = _conjunction((usable, *map(jnp.isfinite, scalars.values())))
     return made, new._replace(
         **{k: jnp.where(made, x, getattr(old, k)) for k, x in scalars.items()}
     )
+
+
+def _conjunction(conditions: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.logical_and, conditions)
 
 
 def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:

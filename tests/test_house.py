@@ -34,6 +34,7 @@ VOCABULARY = {
     *("residual_row", "residual_col", "sum_sq_max", "statistics", "roots", "bases"),
 }
 VOCABULARY |= {"grad_sum", "numerator", "distance", "distance_max", "effective_lr"}
+VOCABULARY |= {"bound", "sum_abs", "reward", "value_mean", "product_mean", "lowest"}
 # Which files may import which.
 LAYERS = [
     "_check",

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from problem import hessian, problem
+from problem import hessian, problem, value
 
 HERE = Path(__file__).parent
 
@@ -392,6 +392,25 @@ PRODIGYOPT = {
     "prodigy_l2": ("Prodigy", {"d0": 1e-3, "decouple": False, "weight_decay": 0.01}),
 }
 
+PARAMETERFREE = {
+    "cocob": ("COCOB", {}),
+    "cocob_matrix": ("COCOB", {"alpha": 5.0, "eps": 1e-3, "weight_decay": 0.01}, (6, 4)),
+}
+MOMO_OPT = {
+    "momo": ("momo", {"optimizer": "Momo"}),
+    "momo_drop": ("momo", {"optimizer": "Momo", "weight_decay": 0.1, "use_fstar": True}),
+    "momo_matrix": (
+        "momo",
+        {"optimizer": "Momo", "beta": 0.5, "lb": 0.5, "bias_correction": True},
+        (6, 4),
+    ),
+    "momo_adam": ("momo", {"optimizer": "MomoAdam", "lr": 0.1}),
+    "momo_adam_drop": (
+        "momo",
+        {"optimizer": "MomoAdam", "lr": 0.1, "weight_decay": 0.1, "use_fstar": True, "lb": -2.0},
+    ),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "pytorch_optimizer": Package(
@@ -416,6 +435,8 @@ PACKAGES = {
     "came_pytorch": Package("came_pytorch", "came-pytorch", "MIT", CAME_PYTORCH),
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
+    "parameterfree": Package("parameterfree", "parameterfree", "MIT", PARAMETERFREE),
+    "momo_opt": Package("momo", "momo-opt", "MIT", MOMO_OPT),
 }
 
 
@@ -438,8 +459,21 @@ def gradfilter_ma(params, *, optimizer, window_size, lamb, **arguments):
     return Filtered(params, **arguments)
 
 
+def momo(params, *, optimizer, **arguments):
+    """An optimizer of momo-opt, given a loss at each step."""
+    import momo
+    import torch
+
+    class WithLoss(getattr(momo, optimizer)):
+        def step(self):
+            (x,) = self.param_groups[0]["params"]
+            super().step(loss=torch.tensor(value(x.grad.numpy())))
+
+    return WithLoss(params, **arguments)
+
+
 # What is no class of its package.
-ADAPTERS = {"gradfilter_ma": gradfilter_ma}
+ADAPTERS = {"gradfilter_ma": gradfilter_ma, "momo": momo}
 
 
 def torch_trajectory(make, arguments, drop, shape):

@@ -658,5 +658,27 @@ ROWS = [
         },
     ),
     Row("prodigyopt", "prodigy_l2", "prodigy", {"learning_rate": 1.0, "d0": 1e-3}, l2=0.01),
+    Row("parameterfree", "cocob", "cocob", {"learning_rate": 1.0}),
+    Row(
+        "parameterfree", "cocob_matrix", "cocob",
+        {"learning_rate": 1.0, "alpha": 5.0, "eps": 1e-3, "weight_decay": 0.01},
+    ),
+    Row("momo_opt", "momo", "momo", {"learning_rate": 1.0}),
+    Row(
+        "momo_opt", "momo_drop", "momo",
+        {"learning_rate": 1.0, "weight_decay": 0.1, "adapt_lower_bound": True},
+    ),
+    Row(
+        "momo_opt", "momo_matrix", "momo",
+        {"learning_rate": 1.0, "beta": 0.5, "lower_bound": 0.5, "bias_correction": True},
+    ),
+    Row("momo_opt", "momo_adam", "momo_adam", {"learning_rate": 0.1}),
+    Row(
+        "momo_opt", "momo_adam_drop", "momo_adam",
+        {
+            "learning_rate": 0.1, "weight_decay": 0.1, "adapt_lower_bound": True,
+            "lower_bound": -2.0,
+        },
+    ),
 ]
 # fmt: on

@@ -30,10 +30,12 @@ from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
 from .came import came
+from .cocob import cocob
 from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .momo import momo, momo_adam
 from .muon import muon
 from .novograd import novograd
 from .padam import padam
@@ -68,10 +70,13 @@ __all__ = [
     "amsbound",
     "amsgrad",
     "came",
+    "cocob",
     "diffgrad",
     "lamb",
     "laprop",
     "lion",
+    "momo",
+    "momo_adam",
     "muon",
     "nadam",
     "novograd",
