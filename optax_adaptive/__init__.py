@@ -139,5 +139,7 @@ from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
+from optax_adaptive._wrappers.mechanize import mechanize as mechanize
 
 __version__ = "0.1.0"

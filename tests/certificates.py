@@ -199,6 +199,10 @@ CERTIFICATES = {
         "the authors' prodigyopt: no bias correction unless asked for, the estimate over all leaves",
         "test_prodigy_finds_the_rate",
     ),
+    "mechanize": Certificate(
+        "the authors' in optax: h is clipped, a reward may be negative; their torch package: neither",
+        "test_mechanize_finds_the_rate",
+    ),
     "cocob": Certificate(
         "the authors' parameterfree; the rate is the first wealth, in optax a factor of gradients",
         "test_cocob_bets_more_the_longer_it_wins",

@@ -1,7 +1,7 @@
 """MoMo: momentum whose step ends where its model of the loss reaches a lower bound.
 
 Schaipp, Ohana, Eickenberg, Defazio and Gower, "MoMo: Momentum Models for Adaptive Learning Rates",
-ICML 2024, algorithms 1 (`momo`) and 3 (`momo_adam`). https://arxiv.org/abs/2305.07583
+ICML 2024. https://arxiv.org/abs/2305.07583
 """
 
 from typing import Any, NamedTuple

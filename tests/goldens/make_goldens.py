@@ -411,6 +411,14 @@ MOMO_OPT = {
     ),
 }
 
+MECHANIC_PYTORCH = {
+    "mechanic_sgd": (
+        "mechanic",
+        {"optimizer": "SGD", "lr": 1.0, "s_decay": 0.0, "s_init": 1e-3, "eps": 1e-6},
+    ),
+    "mechanic_adam": ("mechanic", {"optimizer": "Adam", "lr": 1.0, "s_init": 1e-3, "eps": 1e-6}),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "pytorch_optimizer": Package(
@@ -436,6 +444,9 @@ PACKAGES = {
     "adam_mini": Package("adam_mini", "adam-mini", "MIT", ADAM_MINI),
     "prodigyopt": Package("prodigyopt", "prodigyopt", "MIT", PRODIGYOPT),
     "parameterfree": Package("parameterfree", "parameterfree", "MIT", PARAMETERFREE),
+    "mechanic_pytorch": Package(
+        "mechanic_pytorch", "mechanic-pytorch", "Apache-2.0", MECHANIC_PYTORCH
+    ),
     "momo_opt": Package("momo", "momo-opt", "MIT", MOMO_OPT),
 }
 
@@ -472,8 +483,17 @@ def momo(params, *, optimizer, **arguments):
     return WithLoss(params, **arguments)
 
 
+def mechanic(params, *, optimizer, s_decay=1e-2, s_init=1e-8, eps=1e-8, **arguments):
+    """An optimizer of torch in mechanic-pytorch's wrapper."""
+    import torch
+    from mechanic_pytorch import mechanize
+
+    base = getattr(torch.optim, optimizer)
+    return mechanize(base, s_decay=s_decay, s_init=s_init, eps=eps)(params, **arguments)
+
+
 # What is no class of its package.
-ADAPTERS = {"gradfilter_ma": gradfilter_ma, "momo": momo}
+ADAPTERS = {"gradfilter_ma": gradfilter_ma, "mechanic": mechanic, "momo": momo}
 
 
 def torch_trajectory(make, arguments, drop, shape):

@@ -118,6 +118,8 @@ BFLOAT16 = "the iteration runs in bfloat16, ours in the dtype of the parameters"
 UNCORRECTED = "the look-ahead mixes uncorrected means, ours corrected ones as optax's"
 MUON_EPS = "1e-7 is added to the norm of a sum of gradients, our eps to that of their mean"
 
+UNCLIPPED = "h is not clipped, and a reward that would be negative is forgotten"
+
 # fmt: off
 ROWS = [
     Row("torch", "sgd", "sgd", {"learning_rate": 0.01}),
@@ -662,6 +664,14 @@ ROWS = [
     Row(
         "parameterfree", "cocob_matrix", "cocob",
         {"learning_rate": 1.0, "alpha": 5.0, "eps": 1e-3, "weight_decay": 0.01},
+    ),
+    Row(
+        "mechanic_pytorch", "mechanic_sgd", "sgd", {"learning_rate": 1.0}, 0.56, UNCLIPPED,
+        wrap=("mechanize", {"weight_decay": 0.0, "s_init": 1e-3, "eps": 1e-6}),
+    ),
+    Row(
+        "mechanic_pytorch", "mechanic_adam", "adam", {"learning_rate": 1.0}, 0.65, UNCLIPPED,
+        wrap=("mechanize", {"s_init": 1e-3, "eps": 1e-6}),
     ),
     Row("momo_opt", "momo", "momo", {"learning_rate": 1.0}),
     Row(

@@ -35,6 +35,7 @@ from .diffgrad import diffgrad
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .mechanize import mechanize
 from .momo import momo, momo_adam
 from .muon import muon
 from .novograd import novograd
@@ -75,6 +76,7 @@ __all__ = [
     "lamb",
     "laprop",
     "lion",
+    "mechanize",
     "momo",
     "momo_adam",
     "muon",

@@ -1,7 +1,7 @@
 """Schaipp, Ohana, Eickenberg, Defazio and Gower, "MoMo: Momentum Models for Adaptive Learning
 Rates", 2024.
 
-Algorithms 1 and 3, their estimates of the lower bound, and their proximal weight decay.
+Both methods, their estimates of the lower bound, and their proximal weight decay.
 """
 
 import numpy as np
