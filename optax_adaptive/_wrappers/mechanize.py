@@ -66,10 +66,10 @@ def mechanize(
         ValueError: If an argument is outside its domain, or `update` is not given the parameters.
 
     Departures: as optax.contrib.mechanize, by the authors, who clip h and keep debts in `reward`;
-    their mechanic-pytorch 0.0.1 does neither, starts from a `product_max` of 1e-6, and decays
-    towards where `tx` alone would have gone. In optax these few numbers are in the dtype of the
-    parameters: in bfloat16 three of the six betas are 1. A step whose gradients or whose h are not
-    finite is not made: `tx` is given gradients of 0 then, and its update is not used.
+    their mechanic-pytorch 0.0.1 does neither, starts from a `product_max` of 1e-6, and takes for p
+    in the decay where `tx` alone would have gone. In optax these few numbers are in the dtype of
+    the parameters: in bfloat16 four of the six betas are 1. A step whose gradients or whose h are
+    not finite is not made: `tx` is given gradients of 0 then, and its update is not used.
     """
     tx = _check.wrapped(tx)
     _check.non_negative(weight_decay=weight_decay)
@@ -84,9 +84,8 @@ def mechanize(
     def init(params):
         zeros = jnp.zeros(size, scalar_like(params, 0).dtype)
         # As after a step with h = 0, which the first one has.
-        start = zeros + eps, zeros, zeros
-        scales = scales_of(*start)
-        return MechanizeState(*start, scales, jnp.sum(scales), tx.init(params))
+        scales = scales_of(zeros + eps, zeros, zeros)
+        return MechanizeState(zeros + eps, zeros, zeros, scales, jnp.sum(scales), tx.init(params))
 
     def update(grads, state, *, moved, params, usable, learning_rate, **extra):
         del learning_rate  # 1
@@ -103,19 +102,25 @@ def mechanize(
 
         betas = jnp.asarray([1 - 0.1**k for k in range(1, size + 1)], h.dtype)
         won = state.scales * jnp.clip(h, -state.product_max, state.product_max)
-        new = (
-            jnp.maximum(betas * state.product_max, jnp.abs(h) + eps),
-            betas**2 * state.product_sum_sq + h * h,
-            betas * state.reward + won,
-        )
-        scales = scales_of(*new)
+        product_max = jnp.maximum(betas * state.product_max, jnp.abs(h) + eps)
+        product_sum_sq = betas**2 * state.product_sum_sq + h * h
+        reward = betas * state.reward + won
+        scales = scales_of(product_max, product_sum_sq, reward)
         rate = jnp.where(usable, jnp.sum(scales), jnp.nan)  # NaN: no step
 
         def step(moved, u):  # moved - rate (moved / (s + eps) + u)
             return (1 - rate / (s + eps)) * moved - rate * u
 
-        pairs = zip((*new, scales), state, strict=False)
-        numbers = (jnp.where(usable, x, old) for x, old in pairs)
-        return map_leaves(step, moved, updates), MechanizeState(*numbers, rate, inner)
+        def made(new, old):
+            return jnp.where(usable, new, old)
+
+        return map_leaves(step, moved, updates), MechanizeState(
+            made(product_max, state.product_max),
+            made(product_sum_sq, state.product_sum_sq),
+            made(reward, state.reward),
+            made(scales, state.scales),
+            rate,
+            inner,
+        )
 
     return descend_freely(init, update, 1.0)
