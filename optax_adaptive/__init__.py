@@ -60,6 +60,8 @@ from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad as scale_by_amsg
 from optax_adaptive._algorithms.came import CameState as CameState
 from optax_adaptive._algorithms.came import came as came
 from optax_adaptive._algorithms.came import scale_by_came as scale_by_came
+from optax_adaptive._algorithms.cocob import CocobState as CocobState
+from optax_adaptive._algorithms.cocob import cocob as cocob
 from optax_adaptive._algorithms.dadapt import DadaptAdagradState as DadaptAdagradState
 from optax_adaptive._algorithms.dadapt import DadaptAdamState as DadaptAdamState
 from optax_adaptive._algorithms.dadapt import DadaptSgdState as DadaptSgdState
@@ -83,6 +85,10 @@ from optax_adaptive._algorithms.laprop import scale_by_laprop as scale_by_laprop
 from optax_adaptive._algorithms.lion import LionState as LionState
 from optax_adaptive._algorithms.lion import lion as lion
 from optax_adaptive._algorithms.lion import scale_by_lion as scale_by_lion
+from optax_adaptive._algorithms.momo import MomoAdamState as MomoAdamState
+from optax_adaptive._algorithms.momo import MomoState as MomoState
+from optax_adaptive._algorithms.momo import momo as momo
+from optax_adaptive._algorithms.momo import momo_adam as momo_adam
 from optax_adaptive._algorithms.muon import MuonState as MuonState
 from optax_adaptive._algorithms.muon import muon as muon
 from optax_adaptive._algorithms.muon import muon_roles as muon_roles
@@ -145,6 +151,8 @@ from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
+from optax_adaptive._wrappers.mechanize import mechanize as mechanize
 from optax_adaptive._wrappers.polynomial_averaging import (
     PolynomialAveragingState as PolynomialAveragingState,
 )

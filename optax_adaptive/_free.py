@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -160,6 +160,10 @@ def _made(new: Any, old: Any, usable: jax.Array, grads: Any, together: bool) -> 
     kept = {k: jnp.where(everywhere, x, getattr(old, k)) for k, x in scalars.items()}
     kept |= {k: jax.tree.map(jnp.where, made, x, getattr(old, k)) for k, x in trees.items()}
     return made, new._replace(**kept)
+
+
+def _conjunction(conditions: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.logical_and, conditions)
 
 
 def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:

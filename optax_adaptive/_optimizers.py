@@ -24,6 +24,7 @@ from optax_adaptive._algorithms.ademamix import ademamix
 from optax_adaptive._algorithms.adopt import adopt
 from optax_adaptive._algorithms.amsgrad import amsgrad
 from optax_adaptive._algorithms.came import came
+from optax_adaptive._algorithms.cocob import cocob
 from optax_adaptive._algorithms.dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from optax_adaptive._algorithms.diffgrad import diffgrad
 from optax_adaptive._algorithms.dog import dog, ldog
@@ -31,6 +32,7 @@ from optax_adaptive._algorithms.dowg import dowg
 from optax_adaptive._algorithms.lamb import lamb
 from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
+from optax_adaptive._algorithms.momo import momo, momo_adam
 from optax_adaptive._algorithms.muon import muon
 from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.padam import padam
@@ -77,6 +79,7 @@ _DOZAT = "https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"
 _NADAM = ("Incorporating Nesterov Momentum into Adam", 2016, _DOZAT)
 _LUO = "https://openreview.net/forum?id=Bkg3g2R9FX"
 _ADABOUND = ("Adaptive Gradient Methods with Dynamic Bound of Learning Rate", 2019, _LUO)
+_MOMO = "MoMo: Momentum Models for Adaptive Learning Rates"
 _ARXIV = "https://arxiv.org/abs/"
 _ROAD = ("The Road Less Scheduled", 2024, _ARXIV + "2405.15682")
 
@@ -373,6 +376,26 @@ _RECORDS = (
     Optimizer(dadapt_sgd, *_DADAPT, state_words=2, elementwise=False),
     Optimizer(dadapt_adagrad, *_DADAPT, state_words=3, elementwise=False, needs=("params",)),
     Optimizer(dadapt_adam, *_DADAPT, state_words=3, elementwise=False),
+    Optimizer(
+        cocob,
+        "Training Deep Networks without Learning Rates Through Coin Betting",
+        2017,
+        _ARXIV + "1705.07795",
+        state_words=5,
+        needs=("params",),
+    ),
+    *(
+        Optimizer(
+            make,
+            _MOMO,
+            2024,
+            _ARXIV + "2305.07583",
+            state_words=words,
+            elementwise=False,
+            needs=("params", "value"),
+        )
+        for make, words in ((momo, 1), (momo_adam, 2))
+    ),
 )
 
 optimizers: Mapping[str, Optimizer] = MappingProxyType(

@@ -62,7 +62,8 @@ class Case(NamedTuple):
         make = getattr(optax, self.name, None) or getattr(optax.contrib, self.name)
         kwargs = self.kwargs if self.optax_kwargs is None else self.optax_kwargs
         arguments = {"learning_rate": self.learning_rate, **kwargs}
-        return make(**{k: v for k, v in arguments.items() if k != "roles"})
+        tx = make(**{k: v for k, v in arguments.items() if k != "roles"})
+        return with_extra(lambda: tx)() if "value" in self.record.needs else tx
 
     def decays(self, weight_decay):
         """The arguments that make every leaf decay; Muon has a decay for each kind of leaf."""
@@ -111,10 +112,14 @@ def with_extra(make):
         def leaf(g):
             return g if g.dtype == jax.dtypes.float0 else hessian(g)
 
+        def loss(grads):
+            leaves = [jnp.asarray(g) for g in jax.tree.leaves(grads) if g.dtype != bool]
+            pairs = [jnp.stack([g.real, g.imag]) if jnp.iscomplexobj(g) else g for g in leaves]
+            made_up = sum((value(jnp.asarray(g, float)) for g in pairs), start=jnp.zeros(()))
+            return jnp.where(jnp.isfinite(made_up), made_up, 1.0)  # as it may be where g is not
+
         def update(grads, state, params=None, **extra):
-            wide = [jnp.asarray(g, float) for g in jax.tree.leaves(grads) if g.dtype != bool]
-            made_up = {"hessian_diagonal": jax.tree.map(leaf, grads)}
-            made_up["value"] = sum(map(value, wide), start=jnp.zeros(()))
+            made_up = {"hessian_diagonal": jax.tree.map(leaf, grads), "value": loss(grads)}
             extra = made_up | extra
             return tx.update(grads, state, params, **extra)
 
@@ -145,7 +150,21 @@ def climbs(step):
 
 
 # They find their own rate. Where gradients keep a direction, it grows without bound.
-FREE = {"prodigy", "dog", "ldog", "dowg", "dadapt_sgd", "dadapt_adagrad", "dadapt_adam"}
+FREE = {
+    "prodigy",
+    "dog",
+    "ldog",
+    "dowg",
+    "dadapt_sgd",
+    "dadapt_adagrad",
+    "dadapt_adam",
+    "cocob",
+    "momo",
+    "momo_adam",
+}
+# They find the parameters anew from the first ones: a step undoes the rounding of an earlier one,
+# which may have been larger.
+ANEW = {"cocob", "dadapt_adagrad"}
 
 OPTAX_CORRECTS = "optax always corrects the bias, the authors by default never"
 PRODIGY = {"learning_rate": 1.0, "float32": 1e-4, "same_in_optax": False, "reason": OPTAX_CORRECTS}
@@ -160,6 +179,11 @@ DADAPT = {"learning_rate": 1.0, "same_in_optax": False, "shapes": ((8,), (6, 4))
 # The decay is coupled: its sum with the gradient is read by several loops. In float32 the distance
 # from the start is as fine as the parameters, and small where gradients are.
 DADAPT_ADAGRAD = DADAPT | {"temporaries": 1.01, "float32": 1e-4}
+OPTAX_BESIDE = "optax divides the parameters by 1 + rate x decay, but not the step"
+OPTAX_NO_CORRECTION = "optax has no bias_correction for momo"
+OPTAX_SCALES = "optax multiplies the gradients by the rate"
+MOMO = {"learning_rate": 1.0, "float32": 1e-4}
+MOMO_ADAM = {"learning_rate": 0.5}
 
 OPTAX_POWER = 1e-5  # optax takes the power of the step number in float32
 MATRICES = ((8,), (6, 4), (3, 2, 4))
@@ -600,6 +624,38 @@ CASES = [
     Case("dadapt_adam", {"d0": 1e-3, "b1": 0.8, "b2": 0.99, "eps": 1e-3}, **DADAPT),
     Case("dadapt_adam", {"d0": 1e-3, "use_bias_correction": True}, **DADAPT),
     Case("dadapt_adam", {"d0": 1e-3, "growth_rate": 1.02}, **DADAPT),
+    Case("cocob", learning_rate=1.0, shapes=((8,), (6, 4))),
+    Case("cocob", {"alpha": 3.0, "eps": 1e-3}, learning_rate=1.0, float32=1e-4),
+    Case("cocob", {}, learning_rate=30.0, same_in_optax=False, reason=OPTAX_SCALES),
+    *(
+        Case("momo", kwargs, **MOMO | more)
+        for kwargs, more in (
+            ({}, {"shapes": ((8,), (6, 4))}),
+            ({"beta": 0.5, "lower_bound": 0.5}, {}),
+            ({"adapt_lower_bound": True}, {}),
+            ({"adapt_lower_bound": True, "lower_bound": -3.0}, {}),
+            (
+                {"bias_correction": True, "adapt_lower_bound": True},
+                {"same_in_optax": False, "reason": OPTAX_NO_CORRECTION},
+            ),
+            (
+                {"weight_decay": 0.1, "adapt_lower_bound": True},
+                {"same_in_optax": False, "reason": OPTAX_BESIDE},
+            ),
+        )
+    ),
+    *(
+        Case("momo_adam", kwargs, **MOMO_ADAM | more)
+        for kwargs, more in (
+            ({}, {"shapes": ((8,), (6, 4))}),
+            ({"b1": 0.5, "b2": 0.9, "eps": 1e-3, "lower_bound": 0.5}, {}),
+            ({"adapt_lower_bound": True, "lower_bound": -3.0}, {}),
+            (
+                {"weight_decay": 0.1, "adapt_lower_bound": True},
+                {"same_in_optax": False, "reason": OPTAX_BESIDE},
+            ),
+        )
+    ),
 ]
 
 # One per public optimizer, plus those whose state differs: for contracts that options do not touch.

@@ -227,5 +227,21 @@ CERTIFICATES = {
         "the authors' dadaptation 3.2: no bias correction unless asked for, the bound by the old nu",
         "test_dadapt_adam_finds_the_rate",
     ),
+    "mechanize": Certificate(
+        "the authors' in optax: h is clipped, a reward may be negative; their torch package: neither",
+        "test_mechanize_finds_the_rate",
+    ),
+    "cocob": Certificate(
+        "the authors' parameterfree; the rate is the first wealth, in optax a factor of gradients",
+        "test_cocob_bets_more_the_longer_it_wins",
+    ),
+    "momo": Certificate(
+        "the authors' momo-opt: the step is divided by the decay, too; in optax only the parameters are",
+        "test_momo_is_the_polyak_step_without_momentum",
+    ),
+    "momo_adam": Certificate(
+        "the authors' momo-opt, as momo; far from the bound it is Adam",
+        "test_momo_adam_is_adam_until_the_loss_is_small",
+    ),
 }
 # fmt: on

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from cases import CASES, FREE, PLAIN
+from cases import ANEW, CASES, FREE, PLAIN
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from runs import enable_x64
@@ -25,8 +25,6 @@ NEVER_FORGET = {"adagrad", "amsgrad", "amsbound", "padam", "shampoo", "sm3"}
 NEVER_FORGET |= {"yogi"}  # nu falls by (1 - b2) g² a step: from 1e30 that is for ever
 NEVER_FORGET |= FREE  # the estimate of the distance
 NEVER_FORGET |= {"schedule_free_sgd", "schedule_free_adamw", "schedule_free_radam"}  # an average
-# Their parameters go where the sum of all gradients points; they do not go there in these tests.
-FOLLOW_SUMS = {"dadapt_adagrad"}
 FOLLOW_SIZE = {"sgd", "adabound", "amsbound", "padam", "swats"}
 FOLLOW_SIZE |= {"schedule_free_sgd", "schedule_free_radam"}
 SIGNS = {"lion"}
@@ -66,6 +64,12 @@ def steps(tx, params, count=3, jit=True):
         updates, state = update(grads_like(params, seed), state, params)
         params = optax.apply_updates(params, updates)
     return params, state
+
+
+def unbounded(case):
+    """Arguments without which all leaves feel the decay of one: the bound of momo, far off."""
+    names = inspect.signature(getattr(oa, case.name)).parameters
+    return {"lower_bound": -1e6} if "lower_bound" in names else {}
 
 
 def moving(case, **overrides):
@@ -152,7 +156,7 @@ def test_extreme_gradients_are_survived(case, dtype):
         after = np.asarray(later[-1], np.float32)
         assert np.all(np.isfinite(after))
         if case.name in NEVER_FORGET and size > 1:
-            goes_on = FOLLOW_SIZE | FOLLOW_SUMS
+            goes_on = FOLLOW_SIZE | ANEW
             assert case.name in goes_on or np.all(after[1:] * ordinary[1:] <= 0)
         elif case.name == "adadelta":  # the memory of its own steps outlasts that of the gradients
             np.testing.assert_allclose(after, never, rtol=0.5)
@@ -227,6 +231,7 @@ def test_integer_parameters_stay(case):
 
 # Arguments that have a default and may be None all the same; where None is the default, it may be.
 MAY_BE_NONE = {"weight_decay", "momentum", "clipping_threshold"}
+ANY_SIGN = {"lower_bound"}
 BAD_NUMBERS = [-1.0, float("nan"), float("inf"), True, "0.1", np.ones(3), 1j, jnp.float32(-1)]
 
 
@@ -242,6 +247,8 @@ def test_bad_hyperparameters_are_refused(case):
         may_be_none = parameter.default is None or name in MAY_BE_NONE
         if not is_flag and not may_be_none:
             bad.append(None)
+        if name in ANY_SIGN:
+            bad = [x for x in bad if not isinstance(x, (float, jax.Array)) or not x < 0]
         for value in bad:
             with pytest.raises(ValueError, match=rf"^{case.name}: {name} must be .*, got "):
                 case.make(**{name: value})
@@ -351,7 +358,8 @@ def test_masked(case):
 @every_optimizer
 def test_partition_with_an_empty_part(case):
     params = tree()
-    parts = {"ours": case.make(weight_decay=0.1), "theirs": optax.sgd(1.0), "nobody's": case.make()}
+    ours = case.make(weight_decay=0.1, **unbounded(case))
+    parts = {"ours": ours, "theirs": optax.sgd(1.0), "nobody's": case.make()}
     labels = {"dense": {"kernel": "ours", "bias": "theirs"}, "scale": "ours", "empty": "ours"}
     tx = optax.partition(parts, labels | {"none": None, "list": ["ours"]})
     grads = grads_like(params)
@@ -497,9 +505,10 @@ def test_scan_vmap_and_donation(case):
 def test_no_temporaries(case):
     """The compiled step keeps no array of the size of the parameters beside its results."""
     tx = case.make(weight_decay=0.01)
+    extra = {"value": 1.0} if "value" in case.record.needs else {}
 
     def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
+        updates, state = tx.update(grads, state, params, **extra)
         return optax.apply_updates(params, updates), state
 
     params = {"kernel": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
@@ -538,12 +547,13 @@ def test_weight_decay_masks(case):
     """Everywhere by a schedule, where a prefix of the tree says so, where a function does."""
     kernel = jnp.array([[1.0, 3.0], [2.0, 5.0]])
     params = {"a": {"w": kernel, "b": kernel[0]}, "c": jax.lax.complex(1.0, 2.0)[None]}
-    plain = case.make(weight_decay=None)
-    grads = jax.tree.map(jnp.ones_like, params)
+    plain = case.make(weight_decay=None, **unbounded(case))
+    # The decay turns its sign: some see no more of a first gradient.
+    grads = jax.tree.map(lambda p: jnp.full_like(p, -0.1 if case.name in FREE else 1.0), params)
     without, _ = first(plain, grads, params)
 
     def decays(**kwargs):
-        tx = case.make(**kwargs | case.decays(kwargs["weight_decay"]))
+        tx = case.make(**kwargs | case.decays(kwargs["weight_decay"]) | unbounded(case))
         updates, _ = first(tx, grads, params)
         return jax.tree.map(lambda u, v: bool(jnp.all(u != v)), updates, without)
 

@@ -35,6 +35,7 @@ VOCABULARY = {
 }
 VOCABULARY |= {"grad_sum", "numerator", "distance", "distance_max", "effective_lr"}
 VOCABULARY |= {"first_norm", "steps_sq"}
+VOCABULARY |= {"bound", "sum_abs", "reward", "value_mean", "product_mean", "lowest"}
 # Which files may import which.
 LAYERS = [
     "_check",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import CASES, FREE, factory, problem
+from cases import ANEW, CASES, FREE, factory, problem
 from goldens import mapping
 from goldens.problem import problem as golden_problem
 from runs import deviation, trajectory
@@ -52,6 +52,8 @@ def test_the_paper_with_gradients_in_16_bits(case, dtype):
         error += (case.float32 + float(info.eps)) * abs(paper).max()
     if case.name in FREE:  # the rounding of its steps comes back in the distance
         error *= 3
+    if case.name in ANEW:
+        error += error.max(axis=0)
     np.testing.assert_array_less(abs(ours - paper), error)
 
 

@@ -997,3 +997,117 @@ def test_dadapt_adam_coasts_to_a_halt_at_the_rate_0():
         updates, state = update(x, state, x)
         steps.append(float(-updates[0]))
     assert steps[0] > steps[1] > steps[2] > 0
+
+
+# --- cocob ------------------------------------------------------------------------------------
+def run_cocob(gradients, **kwargs):
+    tx, x, path = oa.cocob(**kwargs), jnp.zeros(()), []
+    state = tx.init(x)
+    for g in gradients:
+        updates, state = tx.update(jnp.asarray(g), state, x)
+        x = x + updates
+        path.append(float(x))
+    return np.diff(path, prepend=0)
+
+
+def test_cocob_bets_more_the_longer_it_wins():
+    """Where the gradient keeps its sign steps grow exponentially; where it turns they do not."""
+    steady = run_cocob([1.0] * 40, alpha=5.0)
+    assert np.all(steady < 0)
+    assert steady[-1] < 1e3 * steady[0]
+    alternating = run_cocob([1.0, -1.0] * 20, alpha=5.0)
+    assert max(abs(alternating)) < 0.2001
+
+
+def test_the_rate_of_cocob_is_its_first_wealth():
+    """It multiplies every distance; the size of gradients, beyond eps, nothing."""
+    gradients = np.cos(np.arange(30.0))
+    plain = run_cocob(gradients)
+    np.testing.assert_allclose(run_cocob(gradients, learning_rate=7.0), 7 * plain, rtol=1e-4)
+    np.testing.assert_allclose(run_cocob(100 * gradients), plain, rtol=1e-4)
+
+
+def test_a_bad_gradient_leaves_its_coordinate_of_cocob_as_it_was():
+    """And the others, of the same array, bet on."""
+    tx, x = oa.cocob(), jnp.zeros(2)
+    update = jax.jit(tx.update)
+    updates, state = update(jnp.ones(2), tx.init(x), x)
+    _, after = update(jnp.array([jnp.nan, 1.0]), state, updates)
+    for old, new in zip(state.direction, after.direction, strict=True):
+        assert old[0] == new[0]
+    assert after.direction.sum_abs[1] == 2
+
+
+# --- momo, momo_adam --------------------------------------------------------------------------
+def test_momo_is_the_polyak_step_without_momentum():
+    """x - (f - lower bound) / |g|² g, but no longer than the learning rate."""
+    x = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([3.0])}
+    grads = jax.tree.map(lambda p: 2 * p, x)
+    for rate, tau in ((1.0, (14.0 - 2.0) / 56.0), (0.1, 0.1)):
+        tx = oa.momo(rate, beta=0.0, lower_bound=2.0)
+        updates, state = tx.update(grads, tx.init(x), x, value=14.0)
+        chex.assert_trees_all_close(updates, jax.tree.map(lambda g: -tau * g, grads), rtol=1e-5)  # noqa: B023
+        assert optax.tree.get(state, "effective_lr") == pytest.approx(tau, rel=1e-5)
+
+
+def test_momo_brings_its_model_to_the_bound():
+    """With momentum, decay of some leaves, and Adam's scale: after the step the mean of tangents is
+    the lower bound, whatever the decay has done to it."""
+    params = {"a": jnp.array([0.7, -0.3]), "b": jnp.array([0.5, 2.0])}
+    for make in (oa.momo, oa.momo_adam):
+        for mask in ({"a": True, "b": False}, lambda p: {"a": p["a"][0] is None, "b": True}, None):
+            tx, x = make(1e3, weight_decay=1e-4, lower_bound=0.1, mask=mask), params
+            state, tangents = tx.init(x), []
+            for step in range(4):
+                value, grads = 3.0 + step, jax.tree.map(lambda p, k=step: p + jnp.sin(k + p), x)
+                tangents.append((value, grads, x))
+                updates, state = tx.update(grads, state, x, value=value)
+                x = optax.apply_updates(x, updates)
+            weights = 0.9 ** np.arange(3, -1, -1.0) * ([1, 0.1, 0.1, 0.1] if make is oa.momo else 1)
+            model = [f + optax.tree.vdot(g, optax.tree.sub(x, y)) for f, g, y in tangents]
+            assert state.direction.effective_lr < 1e3
+            assert np.average(model, weights=weights) == pytest.approx(0.1, abs=2e-4)
+
+
+def test_momo_follows_a_bound_it_was_not_told():
+    """The lowest loss is 5; a step that hopes for 0 overshoots, and the estimate comes near."""
+    lowest = {}
+    for adapts in (False, True):
+        tx, x = oa.momo(10.0, beta=0.0, adapt_lower_bound=adapts), jnp.array([3.0, 1.0])
+        state, update, h = tx.init(x), jax.jit(tx.update), jnp.array([1.0, 0.2])
+        for _ in range(200):
+            updates, state = update(2 * h * x, state, x, value=jnp.sum(h * x * x) + 5)
+            x = x + updates
+        lowest[adapts] = float(state.direction.lowest), float(jnp.sum(h * x * x))
+    assert lowest[False][0] == 0
+    assert lowest[True][0] == pytest.approx(5, abs=0.1)
+    assert lowest[True][1] < 1e-2 < lowest[False][1]
+
+
+def test_a_bad_step_of_momo_enters_nothing():
+    """Neither a gradient nor a loss that is not finite; a loss that is NaN shows everywhere."""
+    x = jnp.array([1.0, 2.0])
+    for make in (oa.momo, oa.momo_adam):
+        tx = make()
+        update = jax.jit(tx.update)
+        _, state = update(x, tx.init(x), x, value=1.0)
+        updates, after = update(jnp.array([jnp.nan, 1.0]), state, x, value=1.0)
+        assert np.isnan(updates[0])
+        assert updates[1] == 0
+        chex.assert_trees_all_equal(after.direction, state.direction)
+        updates, after = update(x, state, x, value=jnp.nan)
+        assert np.all(np.isnan(updates))
+        chex.assert_trees_all_equal(after.direction, state.direction)
+
+
+def test_momo_adam_is_adam_until_the_loss_is_small():
+    x = jnp.array([1.0, -2.0, 0.5])
+    for value, same in ((1e3, True), (1e-3, False)):
+        trained = []
+        for tx in (oa.momo_adam(0.1, weight_decay=None), oa.adam(0.1)):
+            params, state = x, tx.init(x)
+            for _ in range(3):
+                updates, state = tx.update(jnp.cos(params), state, params, value=value)
+                params = params + updates
+            trained.append(params)
+        assert np.allclose(*trained, rtol=1e-5) is same

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import pytest
-from cases import PLAIN
+import references
+from cases import PLAIN, problem
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from references import wrappers as papers
@@ -55,7 +57,12 @@ BEHIND = [
 ]
 # What they keep beside: updates are those of the wrapped.
 BESIDE = [Wrapper("polynomial_averaging", {}), Wrapper("polynomial_averaging", {"gamma": 1.5})]
-EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0]]
+# What they do to the rate.
+TUNING = [
+    Wrapper("mechanize", {}),
+    Wrapper("mechanize", {"weight_decay": 0.5, "eps": 1e-4, "s_init": 1e-2, "num_betas": 3}),
+]
+EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0], TUNING[0]]
 
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
 every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
@@ -122,6 +129,29 @@ def changed(wrapper, g, u):
     return np.where(agree, u, 0.0) / max(np.mean(agree), 1e-3)
 
 
+@pytest.mark.parametrize("wrapper", TUNING, ids=lambda w: w.id)
+@pytest.mark.parametrize("shape", [(8,), (6, 4)])
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_the_paper_and_optax_tune(name, shape, wrapper):
+    """The updates of these do not depend on the parameters, so that they are known beforehand."""
+    start, gradients = problem(shape, turns=True)
+    alone = np.array(list(getattr(references, name)(start, gradients, learning_rate=1.0)))
+    updates = np.diff(alone, axis=0, prepend=start[None])
+    tx = getattr(oa, name)(1.0)
+    ours = trajectory(wrapper.around(tx), start, gradients, "float64")
+    paper = np.array(list(references.mechanize(start, gradients, updates, **wrapper.kwargs)))
+    theirs = optax.contrib.mechanize(tx, **wrapper.kwargs)
+    theirs = trajectory(theirs, start, gradients, "float64")
+    # The first steps are of 1e-6, which parameters of 1 round off at 1e-10.
+    tolerance = 1e-12 if wrapper.kwargs else 1e-8
+    assert deviation(ours, paper, start) < tolerance
+    assert deviation(ours, theirs, start) < tolerance
+    for option in wrapper.kwargs:
+        kwargs = {k: v for k, v in wrapper.kwargs.items() if k != option}
+        other = np.array(list(references.mechanize(start, gradients, updates, **kwargs)))
+        assert deviation(other, paper, start) > 1e-4
+
+
 @every_optimizer
 @every_wrapper
 def test_what_every_optimizer_promises(case, wrapper):
@@ -174,13 +204,14 @@ def test_composition(wrapper, tmp_path):
     twice, _ = second(wrapper.around(tx))
     chex.assert_trees_all_equal_shapes_and_dtypes(twice, alone)
     chex.assert_trees_all_equal(pickle.loads(pickle.dumps(jax.device_get(state))), state)
-    for name in ("mu", "nu", "count", "step"):
+    counts = ("count",) if wrapper in TUNING else ("count", "step")  # these have a `step`, too
+    for name in ("mu", "nu", *counts):
         assert optax.tree.get(state, name) is not None
     marked = optax.tree.map_params(
         tx, lambda _: "array", state, transform_non_params=lambda _: "count"
     )
-    scalars = [x for x in jax.tree.leaves(state) if not x.shape]
-    assert jax.tree.leaves(marked).count("count") == len(scalars)
+    numbers = [x for x in jax.tree.leaves(state) if x.shape in ((), (6,))]  # 6 betas
+    assert jax.tree.leaves(marked).count("count") == len(numbers)
 
     multi = optax.MultiSteps(tx, 2)
     state = multi.init(params)
@@ -236,13 +267,14 @@ def test_bad_arguments_are_refused(wrapper):
 )
 def test_numbers_can_be_traced(wrapper):
     """The strength of a wrapper can be swept, and held in the state."""
-    strength = {"mars": "gamma", "clip_update_rms": "max_rms"}.get(wrapper.name, "lamb")
+    strength = {"mars": "gamma", "clip_update_rms": "max_rms", "mechanize": "s_init"}
+    strength = strength.get(wrapper.name, "lamb")
 
     def updates(value):
         tx = getattr(oa, wrapper.name)(oa.adam(10.0), **wrapper.kwargs | {strength: value})
         state = tx.init(jnp.ones(3))
         for k in range(6):
-            u, state = tx.update(jnp.sin(k * k + jnp.arange(3.0)) / 3, state)
+            u, state = tx.update(jnp.sin(k * k + jnp.arange(3.0)) / 3, state, jnp.ones(3))
         return u
 
     swept = jax.vmap(updates)(jnp.array([0.3, 0.9]))
@@ -457,3 +489,86 @@ def test_the_average_keeps_no_array_beside_it():
     state = jax.eval_shape(tx.init, params)
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     assert compiled.memory_analysis().temp_size_in_bytes <= 0.01 * 4 * 512 * 512
+
+
+# --- mechanize --------------------------------------------------------------------------------
+HESSIAN = jnp.geomspace(0.1, 10, 16)
+
+
+def descent(tx, params, steps=1000, target=3.0):
+    """Runs it on a quadratic: the parameters, and the rate at every step."""
+
+    def step(carry, _):
+        params, state = carry
+        grads = (HESSIAN * (params - target)).astype(params.dtype)
+        updates, state = tx.update(grads, state, params)
+        rate = optax.tree.get(state, "effective_lr")
+        return (optax.apply_updates(params, updates), state), rate
+
+    (params, _), rates = jax.jit(lambda c: jax.lax.scan(step, c, length=steps))(
+        (params, tx.init(params))
+    )
+    return params, rates
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_mechanize_finds_the_rate(size):
+    """Whatever the wrapped optimizer's is: it grows by decades, or hardly, to where it pays."""
+    params, rates = descent(oa.mechanize(oa.adam(size)), jnp.zeros(16))
+    np.testing.assert_allclose(params, 3.0, atol=0.1)
+    assert 1e-3 < size * rates[-1] < 10
+    assert rates[0] == pytest.approx(1e-6)
+
+
+def test_mechanize_trains_parameters_in_bfloat16():
+    """The first steps, of 1e-6, are far below what they resolve."""
+    params, rates = descent(oa.mechanize(oa.adam(1.0)), jnp.ones(16, "bfloat16"))
+    assert params.dtype == jnp.bfloat16
+    np.testing.assert_allclose(params.astype(float), 3.0, atol=0.2)
+    assert rates.dtype == jnp.float32
+
+
+def test_the_decay_of_mechanize_holds_the_rate_down():
+    """Under a gradient that never turns it grows without bound, and with a decay to 1 / decay."""
+    rates = []
+    for weight_decay in (0.0, 10.0):
+        tx, params = oa.mechanize(oa.sgd(1.0), weight_decay=weight_decay), jnp.ones(3)
+        state, update = tx.init(params), jax.jit(tx.update)
+        for _ in range(60):
+            updates, state = update(-jnp.ones(3), state, params)
+            params = params + updates
+        rates.append(float(optax.tree.get(state, "effective_lr")))
+    assert rates[0] > 3
+    assert rates[1] < 1
+
+
+def test_first_gradients_of_zero_leave_the_numbers_of_mechanize_alone():
+    tx, params = oa.mechanize(oa.sgd(1.0)), jnp.ones(3)
+    state = fresh = tx.init(params)
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(jnp.zeros(3), state, params)
+        np.testing.assert_array_equal(updates, 0)
+    chex.assert_trees_all_equal(state.direction[:-1], fresh.direction[:-1])
+
+
+def test_a_bad_gradient_stops_one_step_of_mechanize():
+    """Its numbers stay, and the wrapped optimizer never sees it."""
+    tx, params = oa.mechanize(oa.adam(1.0)), jnp.ones(3)
+    update = jax.jit(tx.update)
+    updates, state = update(jnp.ones(3), tx.init(params), params)
+    params = params + updates
+    bad, after = update(jnp.array([1.0, jnp.nan, 1.0]), state, params)
+    np.testing.assert_array_equal(bad, [0, np.nan, 0])
+    chex.assert_trees_all_equal(after.direction[:-1], state.direction[:-1])
+    for seen in (after, update(jnp.ones(3), after, params)[1]):
+        chex.assert_tree_all_finite(seen)
+    _, after = update(jnp.ones(3), state, params, value=jnp.nan)
+    chex.assert_trees_all_equal(after.direction[:-1], state.direction[:-1])
+
+
+def test_mechanize_passes_on_what_the_wrapped_optimizer_needs():
+    tx, params = oa.mechanize(oa.momo_adam(1.0)), jnp.ones(3)
+    updates, _ = tx.update(params, tx.init(params), params, value=1.0)
+    assert np.all(updates < 0)
+    with pytest.raises(ValueError, match=r"momo_adam\.update needs value"):
+        tx.update(params, tx.init(params), params)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from problem import hessian, problem
+from problem import hessian, problem, value
 
 HERE = Path(__file__).parent
 
@@ -447,6 +447,33 @@ DADAPTATION = {
     "dadapt_adam_l2": ("DAdaptAdam", {"d0": 1e-3, "weight_decay": 0.01}),
 }
 
+PARAMETERFREE = {
+    "cocob": ("COCOB", {}),
+    "cocob_matrix": ("COCOB", {"alpha": 5.0, "eps": 1e-3, "weight_decay": 0.01}, (6, 4)),
+}
+MOMO_OPT = {
+    "momo": ("momo", {"optimizer": "Momo"}),
+    "momo_drop": ("momo", {"optimizer": "Momo", "weight_decay": 0.1, "use_fstar": True}),
+    "momo_matrix": (
+        "momo",
+        {"optimizer": "Momo", "beta": 0.5, "lb": 0.5, "bias_correction": True},
+        (6, 4),
+    ),
+    "momo_adam": ("momo", {"optimizer": "MomoAdam", "lr": 0.1}),
+    "momo_adam_drop": (
+        "momo",
+        {"optimizer": "MomoAdam", "lr": 0.1, "weight_decay": 0.1, "use_fstar": True, "lb": -2.0},
+    ),
+}
+
+MECHANIC_PYTORCH = {
+    "mechanic_sgd": (
+        "mechanic",
+        {"optimizer": "SGD", "lr": 1.0, "s_decay": 0.0, "s_init": 1e-3, "eps": 1e-6},
+    ),
+    "mechanic_adam": ("mechanic", {"optimizer": "Adam", "lr": 1.0, "s_init": 1e-3, "eps": 1e-6}),
+}
+
 PACKAGES = {
     "torch": Package("torch.optim", "torch", "BSD-3-Clause", TORCH),
     "pytorch_optimizer": Package(
@@ -475,6 +502,11 @@ PACKAGES = {
     "dog": Package("dog", "dog-optimizer", "MIT", DOG),
     "dowg": Package("dowg", "dowg", "MIT", DOWG),
     "dadaptation": Package("dadaptation", "dadaptation", "MIT", DADAPTATION),
+    "parameterfree": Package("parameterfree", "parameterfree", "MIT", PARAMETERFREE),
+    "mechanic_pytorch": Package(
+        "mechanic_pytorch", "mechanic-pytorch", "Apache-2.0", MECHANIC_PYTORCH
+    ),
+    "momo_opt": Package("momo", "momo-opt", "MIT", MOMO_OPT),
 }
 
 
@@ -539,12 +571,36 @@ def scalar_dowg(params, **arguments):
     return Stepping(params, **arguments)
 
 
+def momo(params, *, optimizer, **arguments):
+    """An optimizer of momo-opt, given a loss at each step."""
+    import momo
+    import torch
+
+    class WithLoss(getattr(momo, optimizer)):
+        def step(self):
+            (x,) = self.param_groups[0]["params"]
+            super().step(loss=torch.tensor(value(x.grad.numpy())))
+
+    return WithLoss(params, **arguments)
+
+
+def mechanic(params, *, optimizer, s_decay=1e-2, s_init=1e-8, eps=1e-8, **arguments):
+    """An optimizer of torch in mechanic-pytorch's wrapper."""
+    import torch
+    from mechanic_pytorch import mechanize
+
+    base = getattr(torch.optim, optimizer)
+    return mechanize(base, s_decay=s_decay, s_init=s_init, eps=eps)(params, **arguments)
+
+
 # What is no class of its package.
 ADAPTERS = {
     "gradfilter_ma": gradfilter_ma,
     "wrapped": wrapped,
     "averaged_dog": averaged_dog,
     "scalar_dowg": scalar_dowg,
+    "mechanic": mechanic,
+    "momo": momo,
 }
 
 

@@ -118,6 +118,8 @@ BFLOAT16 = "the iteration runs in bfloat16, ours in the dtype of the parameters"
 UNCORRECTED = "the look-ahead mixes uncorrected means, ours corrected ones as optax's"
 MUON_EPS = "1e-7 is added to the norm of a sum of gradients, our eps to that of their mean"
 
+UNCLIPPED = "h is not clipped, and a reward that would be negative is forgotten"
+
 # fmt: off
 FIRST_UNDECAYED = "the norm of the first gradient leaves the decay out"
 
@@ -743,6 +745,36 @@ ROWS = [
     Row(
         "dadaptation", "dadapt_adam_l2", "dadapt_adam", {"learning_rate": 1.0, "d0": 1e-3},
         l2=0.01,
+    ),
+    Row("parameterfree", "cocob", "cocob", {"learning_rate": 1.0}),
+    Row(
+        "parameterfree", "cocob_matrix", "cocob",
+        {"learning_rate": 1.0, "alpha": 5.0, "eps": 1e-3, "weight_decay": 0.01},
+    ),
+    Row(
+        "mechanic_pytorch", "mechanic_sgd", "sgd", {"learning_rate": 1.0}, 0.56, UNCLIPPED,
+        wrap=("mechanize", {"weight_decay": 0.0, "s_init": 1e-3, "eps": 1e-6}),
+    ),
+    Row(
+        "mechanic_pytorch", "mechanic_adam", "adam", {"learning_rate": 1.0}, 0.65, UNCLIPPED,
+        wrap=("mechanize", {"s_init": 1e-3, "eps": 1e-6}),
+    ),
+    Row("momo_opt", "momo", "momo", {"learning_rate": 1.0}),
+    Row(
+        "momo_opt", "momo_drop", "momo",
+        {"learning_rate": 1.0, "weight_decay": 0.1, "adapt_lower_bound": True},
+    ),
+    Row(
+        "momo_opt", "momo_matrix", "momo",
+        {"learning_rate": 1.0, "beta": 0.5, "lower_bound": 0.5, "bias_correction": True},
+    ),
+    Row("momo_opt", "momo_adam", "momo_adam", {"learning_rate": 0.1}),
+    Row(
+        "momo_opt", "momo_adam_drop", "momo_adam",
+        {
+            "learning_rate": 0.1, "weight_decay": 0.1, "adapt_lower_bound": True,
+            "lower_bound": -2.0,
+        },
     ),
 ]
 # fmt: on

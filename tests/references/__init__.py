@@ -30,6 +30,7 @@ from .ademamix import ademamix
 from .adopt import adopt
 from .amsgrad import amsgrad
 from .came import came
+from .cocob import cocob
 from .dadapt import dadapt_adagrad, dadapt_adam, dadapt_sgd
 from .diffgrad import diffgrad
 from .dog import dog, ldog
@@ -37,6 +38,8 @@ from .dowg import dowg
 from .lamb import lamb
 from .laprop import laprop
 from .lion import lion
+from .mechanize import mechanize
+from .momo import momo, momo_adam
 from .muon import muon
 from .novograd import novograd
 from .padam import padam
@@ -72,6 +75,7 @@ __all__ = [
     "amsbound",
     "amsgrad",
     "came",
+    "cocob",
     "dadapt_adagrad",
     "dadapt_adam",
     "dadapt_sgd",
@@ -82,6 +86,9 @@ __all__ = [
     "laprop",
     "ldog",
     "lion",
+    "mechanize",
+    "momo",
+    "momo_adam",
     "muon",
     "nadam",
     "novograd",
