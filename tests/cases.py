@@ -663,6 +663,18 @@ PLAIN = list(
     {(c.name, "momentum" in c.kwargs, "centered" in c.kwargs): c for c in CASES[::-1]}.values()
 )[::-1]
 
+# One of each kind that a wrapper can tell apart: by state, by what leaves and coordinates know of
+# each other, by what `update` needs.
+KINDS = [
+    c
+    for c in PLAIN
+    if c.name
+    in {
+        *("sgd", "adam", "adamw", "lamb", "novograd", "adafactor", "sm3", "adahessian", "soap"),
+        *("muon", "adam_mini", "prodigy", "ldog", "cocob", "momo", "schedule_free_adamw"),
+    }
+]
+
 
 def problem(shape=(8,), steps=60, seed=0, decades=2, turns=False):
     """A start and gradients over many decades, with zeros and changes of sign.

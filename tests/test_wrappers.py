@@ -15,7 +15,7 @@ import optax
 import optax.contrib
 import pytest
 import references
-from cases import PLAIN, problem
+from cases import KINDS, problem
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from references import wrappers as papers
@@ -64,13 +64,13 @@ TUNING = [
 ]
 EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0], TUNING[0]]
 
-every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
+every_kind = pytest.mark.parametrize("case", KINDS, ids=lambda c: c.id)
 every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
 
 
 def around(wrappers):
-    """Each wrapper around every optimizer; with other options around one with a decay."""
-    pairs = [(w, c) for w in wrappers for c in PLAIN if w in EVERY or c.name == "adamw"]
+    """Each wrapper around every kind of optimizer; with other options around one with a decay."""
+    pairs = [(w, c) for w in wrappers for c in KINDS if w in EVERY or c.name == "adamw"]
     ids = [f"{w.id}-{c.id}" for w, c in pairs]
     return pytest.mark.parametrize(("wrapper", "case"), pairs, ids=ids)
 
@@ -152,7 +152,7 @@ def test_the_paper_and_optax_tune(name, shape, wrapper):
         assert deviation(other, paper, start) > 1e-4
 
 
-@every_optimizer
+@every_kind
 @every_wrapper
 def test_what_every_optimizer_promises(case, wrapper):
     """State is a fixed point, gradients of any size are survived, NaN is visible."""
