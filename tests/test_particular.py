@@ -847,7 +847,7 @@ def test_a_bad_gradient_leaves_its_coordinate_of_cocob_as_it_was():
 
 
 def test_cocob_rounds_off_where_it_is_and_not_its_way():
-    """Every step is less than bfloat16 resolves; the parameters are where they would be, rounded."""
+    """Steps are below what bfloat16 resolves; the parameters are where they would be, rounded."""
     reached = []
     for dtype in ("float32", "bfloat16"):
         tx, x = oa.cocob(alpha=1000.0), jnp.ones((), dtype)
