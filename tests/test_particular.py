@@ -1032,10 +1032,26 @@ def test_a_bad_gradient_leaves_its_coordinate_of_cocob_as_it_was():
     tx, x = oa.cocob(), jnp.zeros(2)
     update = jax.jit(tx.update)
     updates, state = update(jnp.ones(2), tx.init(x), x)
-    _, after = update(jnp.array([jnp.nan, 1.0]), state, updates)
+    second, after = update(jnp.array([jnp.nan, 1.0]), state, updates)
+    assert np.isnan(second[0])
+    assert second[1] < 0
     for old, new in zip(state.direction, after.direction, strict=True):
         assert old[0] == new[0]
     assert after.direction.sum_abs[1] == 2
+
+
+def test_cocob_rounds_off_where_it_is_and_not_its_way():
+    """Steps are below what bfloat16 resolves; the parameters are where they would be, rounded."""
+    reached = []
+    for dtype in ("float32", "bfloat16"):
+        tx, x = oa.cocob(alpha=1000.0), jnp.ones((), dtype)
+        state, update = tx.init(x), jax.jit(tx.update)
+        for _ in range(50):
+            updates, state = update(jnp.ones((), dtype), state, x)
+            x = optax.apply_updates(x, updates)
+        reached.append(float(x))
+    assert reached[0] < 0.97
+    assert reached[1] == pytest.approx(reached[0], abs=2**-8)
 
 
 # --- momo, momo_adam --------------------------------------------------------------------------
