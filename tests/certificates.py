@@ -243,5 +243,21 @@ CERTIFICATES = {
         "the authors' momo-opt, as momo; far from the bound it is Adam",
         "test_momo_adam_is_adam_until_the_loss_is_small",
     ),
+    "schedule_free": Certificate(
+        "the authors' wrapper: tx at z, decay at y, weights by rate squared, times d where one is found",
+        "test_the_step_and_its_weight_have_the_same_rate",
+    ),
+    "schedule_free_sgd": Certificate(
+        "the authors' SGDScheduleFree; optax reads a warm-up one step apart",
+        "test_evaluation_parameters_are_the_averages",
+    ),
+    "schedule_free_adamw": Certificate(
+        "the authors' AdamWScheduleFree; optax reads a warm-up one step apart, Keras weighs all alike",
+        "test_evaluation_parameters_are_the_averages",
+    ),
+    "schedule_free_radam": Certificate(
+        "the authors' RAdamScheduleFree: threshold 4, silent before it unless told otherwise",
+        "test_evaluation_parameters_are_the_averages",
+    ),
 }
 # fmt: on
