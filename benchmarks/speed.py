@@ -106,6 +106,9 @@ CASES = (
         for name in (
             *("adabelief", "yogi", "adan", "laprop", "adopt", "ademamix", "qhadam", "adam_atan2"),
             *("adamod", "diffgrad", "padam", "lion", "adahessian"),
+            *("prodigy", "dadapt_sgd", "dadapt_adagrad", "dadapt_adam", "dog", "ldog", "dowg"),
+            *("cocob", "momo", "momo_adam"),
+            *("schedule_free_sgd", "schedule_free_adamw", "schedule_free_radam"),
         )
     ),
     *(
@@ -131,8 +134,8 @@ def step_of(tx: optax.GradientTransformation) -> Any:
     tx = optax.with_extra_args_support(tx)
 
     def step(params, state, grads):
-        # The gradients stand for the diagonal of a Hessian where one is needed.
-        updates, state = tx.update(grads, state, params, hessian_diagonal=grads)
+        # The gradients stand for the diagonal of a Hessian where one is needed, 1 for the loss.
+        updates, state = tx.update(grads, state, params, hessian_diagonal=grads, value=1.0)
         return optax.apply_updates(params, updates), state
 
     return jax.jit(step, donate_argnums=(0, 1))
