@@ -27,7 +27,6 @@ from runs import deviation, trajectory  # noqa: E402
 
 import optax_adaptive as oa  # noqa: E402
 
-
 # Wrappers that are compared in another way than the optimizer inside of them.
 WRAPPED = {
     "mechanize": "around sgd and adam: 1e-12, at steps that float64 shows",

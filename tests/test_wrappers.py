@@ -1,4 +1,4 @@
-"""Every wrapper around every kind of optimizer: it changes what it should, and leaves alone what it should.
+"""Every wrapper around every kind of optimizer: it changes what it should, and nothing else.
 
 The wrapped optimizers are those of tests/cases.py; a wrapper, or an option of it, is a row here.
 """

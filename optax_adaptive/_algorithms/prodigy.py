@@ -92,10 +92,10 @@ def prodigy(
         ValueError: If an argument is outside its domain, or `update` is not given the parameters.
 
     Departures: as the authors' prodigyopt 1.1.2, whose `decouple=False` is
-    `optax.chain(optax.add_decayed_weights(...), prodigy())`, but for b1 = 0, where theirs multiplies
-    g by the new d. optax.contrib.prodigy always corrects the bias, calls d0 estim_lr0 and d_coef
-    estim_lr_coef, takes b1 and b2 as a tuple, and is NaN for ever after a first gradient of zeros.
-    A gradient that is not finite, or above 2**51, stops the step, not the training.
+    `optax.chain(optax.add_decayed_weights(...), prodigy())`, but for b1 = 0, where theirs
+    multiplies g by the new d. optax.contrib.prodigy always corrects the bias, calls d0 estim_lr0
+    and d_coef estim_lr_coef, takes b1 and b2 as a tuple, and is NaN for ever after a first gradient
+    of zeros. A gradient that is not finite, or above 2**51, stops the step, not the training.
     """
     _check.decay_rate(b1=b1, b2=b2)
     _check.positive(eps=eps, d0=d0, d_coef=d_coef)
