@@ -33,9 +33,10 @@ def basins(results: dict[str, Any], found: dict[str, dict[str, report.Summary]])
         cell = next(r["cell"] for r in results["results"] if r["cell"]["task"] == task)
         top = report.best_of(rows)
         yield ""
+        title = report.TITLES[task][0].upper() + report.TITLES[task][1:]
         yield (
-            f"**{report.TITLES[task][0].upper()}{report.TITLES[task][1:]}**: {cell['network']}; {cell['steps']} steps of "
-            f"{cell['batch']} of {cell['train']:,} images of {cell['pixels']} x {cell['pixels']}, "
+            f"**{title}**: {cell['network']}; {cell['steps']} steps of {cell['batch']} of "
+            f"{cell['train']:,} images of {cell['pixels']} x {cell['pixels']}, "
             f"{cell['test']:,} to test, {len(cell['seeds'])} seeds."
         )
         yield ""

@@ -46,10 +46,12 @@ ARTICLE = {  # label -> arguments; the label's first word is the optimizer
 TUNED = Path(__file__).with_name("tuned.json")
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 
-# Which leaf is what, for the optimizers that ask.
-ROLES: dict[str, dict[str, Any]] = {
+# What some must be told: which leaf is what, that there is batch norm.
+GIVEN: dict[str, dict[str, Any]] = {
     "muon": {"roles": {"Conv_*/kernel": "conv", "Dense_0/kernel": "matrix", "Dense_1/*": "adam"}},
     "adam_mini": {"roles": {"*/kernel": "neurons"}},
+    "dog": {"reps_rel": 1e-4},
+    "ldog": {"reps_rel": 1e-4},
 }
 
 GLOROT = nn.initializers.glorot_uniform()
@@ -213,7 +215,7 @@ def plan(args: argparse.Namespace, dataset: str) -> list[dict[str, Any]]:
     if args.sweep:
         names = args.optimizer or OPTIMIZERS
         runs = [
-            (name, {"learning_rate": rate} | ROLES.get(name, {})) for name in names for rate in GRID
+            (name, {"learning_rate": rate} | GIVEN.get(name, {})) for name in names for rate in GRID
         ]
     elif article:
         names = args.optimizer or ARTICLE
@@ -224,7 +226,7 @@ def plan(args: argparse.Namespace, dataset: str) -> list[dict[str, Any]]:
         names = args.optimizer or SHOWN
         defaults = {name: record.learning_rate for name, record in oa.optimizers.items()}
         rate_of = defaults | {name: tuned["learning_rate"] for name, tuned in rates.items()}
-        runs = [(name, {"learning_rate": rate_of[name]} | ROLES.get(name, {})) for name in names]
+        runs = [(name, {"learning_rate": rate_of[name]} | GIVEN.get(name, {})) for name in names]
     shared = {
         "data": dataset,
         "epochs": args.epochs or (5 if article or not digits else 10),
