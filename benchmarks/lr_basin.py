@@ -127,7 +127,8 @@ ONE_BY_ONE = ("shampoo", "soap")
 # Their authors evaluate an average of the parameters.
 AVERAGED = ("dog", "ldog")
 
-SHORT = ("sgd", "adagrad", "rmsprop", "adadelta", "adam", "prodigy", "dog", "cocob")
+SHORT = ("sgd", "adagrad", "rmsprop", "adadelta", "adam")
+SHORT += ("prodigy", "dog", "dowg", "cocob", "momo_adam")
 
 
 # --- the tasks ------------------------------------------------------------------------------------

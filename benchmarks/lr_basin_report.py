@@ -313,6 +313,9 @@ def _legend(drawing: Any, free: bool, columns: int) -> None:
 def compare(ours: dict[str, Any], committed: dict[str, Any]) -> tuple[Table, str, bool]:
     """Whether the clear cases of the committed results come out in the same order.
 
+    Clear are a decade between two basins, three points at the defaults, and best accuracies whose
+    intervals do not meet.
+
     The committed results are read at the same rates, so that a coarser grid is no difference.
     """
     theirs = {key(result): result for result in committed["results"]}
@@ -341,6 +344,10 @@ def compare(ours: dict[str, Any], committed: dict[str, Any]) -> tuple[Table, str
             clear += 1
             if now_a.basin.width <= now_b.basin.width:
                 turned.append(f"{a[0]}: the basin of {a[1]} is no longer wider than {b[1]}'s")
+        if then_a.at_default > then_b.at_default + 3 * POINT:
+            clear += 1
+            if now_a.at_default <= now_b.at_default:
+                turned.append(f"{a[0]}: {a[1]} is no longer better than {b[1]} at its default")
         if then_a.best - then_a.interval > then_b.best + then_b.interval:
             clear += 1
             if now_a.best <= now_b.best:

@@ -145,7 +145,10 @@ def test_conv_and_max_pool_equal_those_of_flax():
 
 def test_every_optimizer_exists_and_has_a_rate_with_its_origin():
     tuned = json.loads(mnist.TUNED.read_text())["digits"]
-    assert sorted(tuned) == sorted(mnist.OPTIMIZERS)
+    assert tuned.keys() <= set(mnist.OPTIMIZERS)
+    # The others are run at their default, because finding a rate is what they are for.
+    others = set(mnist.OPTIMIZERS) - tuned.keys()
+    assert all(oa.optimizers[name].learning_rate is not None for name in others)
     for name, found in tuned.items():
         assert {"epochs", "batch", "seeds", "date"} <= set(found)
         getattr(oa, name)(learning_rate=found["learning_rate"])
