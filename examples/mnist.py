@@ -102,6 +102,16 @@ class Network(nn.Module):
         return nn.Dense(10, kernel_init=GLOROT)(x)
 
 
+def batch_statistics(variables: Any, images: jax.Array, batches: jax.Array) -> Any:
+    """What batch norm sees with these parameters: the means over the batches of each one's own."""
+
+    def of_one(batch: jax.Array) -> Any:
+        network = Network(momentum=0.0)  # keeps nothing of the batch before
+        return network.apply(variables, images[batch], train=True, mutable="batch_stats")[1]
+
+    return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of_one, batches))
+
+
 def with_rate_in_state(make: Callable) -> Callable:
     """The rate alone, for the signature, is part of the state: one compilation serves a sweep."""
     return optax.inject_hyperparams(lambda learning_rate: make(learning_rate))  # noqa: PLW0108
@@ -158,13 +168,7 @@ class Trainer:
         if self.record.eval_params is None:
             return variables
         average = {**variables, "params": self.record.eval_params(opt_state, variables["params"])}
-
-        def statistics(batch: jax.Array) -> Any:
-            network = Network(momentum=0.0)  # keeps those of this batch alone
-            return network.apply(average, images[batch], train=True, mutable="batch_stats")[1]
-
-        of_batches = jax.lax.map(statistics, batches)
-        return average | jax.tree.map(lambda x: x.mean(0), of_batches)
+        return average | batch_statistics(average, images, batches)
 
     def _measure(self, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         logits = self.network.apply(variables, images, train=False)

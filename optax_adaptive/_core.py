@@ -42,11 +42,8 @@ def transformation(
         needs: Arguments that it cannot do without although they have a default.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
-    arguments = inspect.signature(update).parameters.values()
-    takes = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
-    required = [p.name for p in arguments if p.name in takes and p.default is p.empty]
+    takes, required, takes_all = keywords(update)
     required += needs
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
 
     def update_fn(
         updates: Any, state: Any, params: Any = None, **extra: Any
@@ -75,6 +72,14 @@ def transformation(
         )
 
     return optax.GradientTransformationExtraArgs(init, update_fn)
+
+
+def keywords(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
+    """Its keyword-only arguments, those of them without a default, and whether it takes others."""
+    arguments = inspect.signature(function).parameters.values()
+    takes = [p.name for p in arguments if p.kind is p.KEYWORD_ONLY]
+    required = [p.name for p in arguments if p.name in takes and p.default is p.empty]
+    return takes, required, any(p.kind is p.VAR_KEYWORD for p in arguments)
 
 
 def map_leaves(

@@ -1,8 +1,7 @@
 """What the methods without a learning rate share: the distance they came, and steps they skip."""
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,7 @@ from optax_adaptive._core import (
     add_decay,
     at,
     is_narrow,
+    keywords,
     leaf_decays,
     map_leaves,
     rounded_off,
@@ -79,13 +79,10 @@ def descend_freely(
     """
     _check.scheduled(learning_rate=learning_rate)
     needs = _check.decay(weight_decay, mask)
-    arguments = inspect.signature(update).parameters.values()
-    takes = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY}
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in arguments)
+    takes, required, takes_all = keywords(update)
     measures = "moved" in takes
-    required = {p.name for p in arguments if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     given = {"learning_rate", "usable", "moved", "weight_decay"}
-    needs += tuple(sorted(required - given)) + (("params",) if measures else ())
+    needs += tuple(sorted(set(required) - given)) + (("params",) if measures else ())
 
     def init_fn(params):
         params0 = zeros_of(sample, params) if measures else optax.EmptyState()
@@ -160,10 +157,6 @@ def _made(new: Any, old: Any, usable: jax.Array, grads: Any, together: bool) -> 
     kept = {k: jnp.where(everywhere, x, getattr(old, k)) for k, x in scalars.items()}
     kept |= {k: jax.tree.map(jnp.where, made, x, getattr(old, k)) for k, x in trees.items()}
     return made, new._replace(**kept)
-
-
-def _conjunction(conditions: Iterable[jax.Array]) -> jax.Array:
-    return functools.reduce(jnp.logical_and, conditions)
 
 
 def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:

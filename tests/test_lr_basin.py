@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from cases import FREE
 
 import optax_adaptive as oa
 
@@ -203,3 +204,8 @@ def test_the_committed_results_have_every_optimizer():
         assert np.shape(result["loss"]) == np.shape(result["accuracy"])
         assert cell["default"] == lr_basin.default_rate(cell["optimizer"])
         assert lr_basin.SETTINGS[cell["task"]].items() <= cell.items()
+
+
+def test_the_figure_marks_those_that_find_their_rate():
+    """It is drawn from the JSON alone, and so it has names of its own."""
+    assert set(report.RATE_FREE) == FREE

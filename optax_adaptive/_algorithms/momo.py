@@ -13,7 +13,7 @@ import optax
 from optax_adaptive import _check
 from optax_adaptive._core import map_leaves, zero_count, zeros_like
 from optax_adaptive._free import descend_freely, scalar_like, total
-from optax_adaptive._numerics import bias, finite, increment
+from optax_adaptive._numerics import bias, increment
 
 
 class MomoState(NamedTuple):
@@ -112,7 +112,7 @@ def momo(
         weight = bias(beta, t) if bias_correction else 1.0
 
         def mean(g, mu):
-            return jnp.where(usable, keep * mu + (1 - keep) * finite(g), mu)
+            return jnp.where(usable, keep * mu + (1 - keep) * g, mu)
 
         mu = map_leaves(mean, grads, state.mu)
         value_mean = keep * state.value_mean + (1 - keep) * value
@@ -127,8 +127,8 @@ def momo(
             shrink,
             learning_rate,
             weight,
-            state.lowest if adapt_lower_bound else lower_bound,
-            lower_bound if adapt_lower_bound else None,
+            lower_bound,
+            state.lowest if adapt_lower_bound else None,
         )
 
         def step(mu, p, shrink, decay):
@@ -196,7 +196,7 @@ def momo_adam(
         weight, root = bias(b1, t), jnp.sqrt(bias(b2, t))
 
         def means(g, mu, nu):
-            new = b1 * mu + (1 - b1) * finite(g), b2 * nu + (1 - b2) * finite(g) ** 2
+            new = b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * g**2
             return jnp.where(usable, new[0], mu), jnp.where(usable, new[1], nu)
 
         # The scale, written in two ways: of one XLA would keep an array.
@@ -216,8 +216,8 @@ def momo_adam(
             shrink,
             learning_rate,
             weight,
-            state.lowest if adapt_lower_bound else lower_bound,
-            lower_bound if adapt_lower_bound else None,
+            lower_bound,
+            state.lowest if adapt_lower_bound else None,
         )
 
         def step(mu, nu, p, shrink, decay):
@@ -230,23 +230,23 @@ def momo_adam(
     return descend_freely(init, update, learning_rate, weight_decay, mask)
 
 
-def _to_the_bound(offset, products, squares, shrink, learning_rate, weight, lowest, floor):
-    """The rate, and the bound after the step, which stays where there is no `floor` for it.
+def _to_the_bound(offset, products, squares, shrink, learning_rate, weight, lower_bound, lowest):
+    """The rate, and the bound after the step: `lower_bound`, or the estimate where `lowest` is one.
 
     `products`, `squares` and `shrink` are the scalars <mu, p>, <mu, mu / scale> and 1 / s of every
     leaf, `offset` the model less its <mu, p>, `weight` the total weight of its means.
     """
     level = offset + total(jnp.multiply, shrink, products)
     slope = total(jnp.multiply, shrink, squares)
-    if floor is not None:
-        lowest = jnp.where(
-            level < weight * lowest, jnp.maximum(floor, level / (2 * weight)), lowest
-        )
-    reach = jnp.maximum(0, level - weight * lowest) / slope
+    bound = lower_bound
+    if lowest is not None:
+        reset = jnp.maximum(lower_bound, level / (2 * weight))
+        bound = jnp.where(level < weight * lowest, reset, lowest)
+    reach = jnp.maximum(0, level - weight * bound) / slope
     # Where there is no gradient there is no step, and NaN says so.
     tau = jnp.where(slope > 0, jnp.minimum(learning_rate / weight, reach), jnp.nan)
-    if floor is not None:
+    if lowest is not None:
         here = offset + total(jnp.asarray, products)
-        lowest = (here - tau / 2 * total(jnp.asarray, squares)) / weight
-        lowest = jnp.maximum(floor, lowest)
-    return tau, jnp.asarray(lowest)
+        left = (here - tau / 2 * total(jnp.asarray, squares)) / weight
+        bound = jnp.maximum(lower_bound, left)
+    return tau, jnp.asarray(bound)

@@ -210,9 +210,16 @@ def schedule_free_sgd(
     step of a warm-up at the rate 0, and weighs it by that of the second.
     """
     rate = _warmed_up(learning_rate, warmup_steps)
-    averaging = {"b1": b1, "weight_lr_power": weight_lr_power, "r": r}
     tx = descend(optax.identity(), rate)
-    return schedule_free(tx, rate, **averaging, weight_decay=weight_decay, mask=mask)
+    return schedule_free(
+        tx,
+        rate,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        r=r,
+        weight_decay=weight_decay,
+        mask=mask,
+    )
 
 
 def schedule_free_adamw(
@@ -258,9 +265,16 @@ def schedule_free_adamw(
     step of a warm-up at the rate 0, and weighs it by that of the second. Keras weighs all equally.
     """
     rate = _warmed_up(learning_rate, warmup_steps)
-    averaging = {"b1": b1, "weight_lr_power": weight_lr_power, "r": r}
     tx = descend(_over_root(b2, eps), rate)
-    return schedule_free(tx, rate, **averaging, weight_decay=weight_decay, mask=mask)
+    return schedule_free(
+        tx,
+        rate,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        r=r,
+        weight_decay=weight_decay,
+        mask=mask,
+    )
 
 
 def schedule_free_radam(
@@ -306,9 +320,16 @@ def schedule_free_radam(
         enough, factor = rectifier(b2, step + 1, 4.0)
         return at(learning_rate, step) * jnp.where(enough, factor, 0.0 if silent_sgd_phase else 1.0)
 
-    averaging = {"b1": b1, "weight_lr_power": weight_lr_power, "r": r}
     tx = descend(_over_root(b2, eps, rectifies=True), rate)
-    return schedule_free(tx, rate, **averaging, weight_decay=weight_decay, mask=mask)
+    return schedule_free(
+        tx,
+        rate,
+        b1=b1,
+        weight_lr_power=weight_lr_power,
+        r=r,
+        weight_decay=weight_decay,
+        mask=mask,
+    )
 
 
 class RootState(NamedTuple):
