@@ -24,10 +24,7 @@ from optax_adaptive._algorithms.adahessian import scale_by_adahessian as scale_b
 from optax_adaptive._algorithms.adam import AdamState as AdamState
 from optax_adaptive._algorithms.adam import adam as adam
 from optax_adaptive._algorithms.adam import adamw as adamw
-from optax_adaptive._algorithms.adam import nadam as nadam
-from optax_adaptive._algorithms.adam import nadamw as nadamw
 from optax_adaptive._algorithms.adam import scale_by_adam as scale_by_adam
-from optax_adaptive._algorithms.adam import scale_by_nadam as scale_by_nadam
 from optax_adaptive._algorithms.adam_atan2 import AdamAtan2State as AdamAtan2State
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2 as adam_atan2
 from optax_adaptive._algorithms.adam_atan2 import scale_by_adam_atan2 as scale_by_adam_atan2
@@ -93,6 +90,10 @@ from optax_adaptive._algorithms.muon import MuonState as MuonState
 from optax_adaptive._algorithms.muon import muon as muon
 from optax_adaptive._algorithms.muon import muon_roles as muon_roles
 from optax_adaptive._algorithms.muon import scale_by_muon as scale_by_muon
+from optax_adaptive._algorithms.nadam import NadamState as NadamState
+from optax_adaptive._algorithms.nadam import nadam as nadam
+from optax_adaptive._algorithms.nadam import nadamw as nadamw
+from optax_adaptive._algorithms.nadam import scale_by_nadam as scale_by_nadam
 from optax_adaptive._algorithms.novograd import NovogradState as NovogradState
 from optax_adaptive._algorithms.novograd import novograd as novograd
 from optax_adaptive._algorithms.novograd import scale_by_novograd as scale_by_novograd

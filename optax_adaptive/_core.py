@@ -161,6 +161,12 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
     return jax.tree.map(leaf, params)
 
 
+def scalar_like(params: Any, value: Any) -> jax.Array:
+    """A scalar of the widest dtype that the parameters' own states have, float32 at least."""
+    wide = jax.tree.leaves(jax.eval_shape(zeros_like, params))
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *wide))
+
+
 def zero_count() -> jax.Array:
     """The count of steps before the first one: int32, shape ()."""
     return jnp.zeros((), jnp.int32)

@@ -19,7 +19,6 @@ from optax_adaptive._core import (
     rounded_off,
     transformation,
     zero_count,
-    zeros_like,
     zeros_of,
 )
 from optax_adaptive._numerics import increment, largest_squarable
@@ -163,12 +162,6 @@ def total(leaf: Callable[..., jax.Array], tree: Any, *rest: Any) -> jax.Array:
     """The sum over all coordinates of `leaf`, a function of arrays of one shape."""
     sums = map_leaves(lambda *x: jnp.sum(leaf(*x)), tree, *rest)
     return sum(jax.tree.leaves(sums), start=jnp.zeros((), jnp.float32))
-
-
-def scalar_like(params: Any, value: Any) -> jax.Array:
-    """A scalar of the widest dtype that the parameters' own states have, float32 at least."""
-    wide = jax.tree.leaves(jax.eval_shape(zeros_like, params))
-    return jnp.asarray(value, jnp.result_type(jnp.float32, *wide))
 
 
 def _less_the_lost(

@@ -13,7 +13,7 @@ from optax_adaptive._algorithms.adadelta import adadelta
 from optax_adaptive._algorithms.adafactor import adafactor
 from optax_adaptive._algorithms.adagrad import adagrad
 from optax_adaptive._algorithms.adahessian import adahessian
-from optax_adaptive._algorithms.adam import adam, adamw, nadam, nadamw
+from optax_adaptive._algorithms.adam import adam, adamw
 from optax_adaptive._algorithms.adam_atan2 import adam_atan2
 from optax_adaptive._algorithms.adam_mini import adam_mini
 from optax_adaptive._algorithms.adamax import adamax, adamaxw
@@ -34,6 +34,7 @@ from optax_adaptive._algorithms.laprop import laprop
 from optax_adaptive._algorithms.lion import lion
 from optax_adaptive._algorithms.momo import momo, momo_adam
 from optax_adaptive._algorithms.muon import muon
+from optax_adaptive._algorithms.nadam import nadam, nadamw
 from optax_adaptive._algorithms.novograd import novograd
 from optax_adaptive._algorithms.padam import padam
 from optax_adaptive._algorithms.prodigy import prodigy

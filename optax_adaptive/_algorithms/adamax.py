@@ -29,6 +29,7 @@ def adamax(
     b2: Any = 0.999,
     eps: Any = 1e-8,
     *,
+    eps_in_max: bool = True,
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -40,11 +41,14 @@ def adamax(
         nu   = max(b2 nu, |g| + eps)
         step = learning_rate / (1 - b1^t) mu / nu
 
+    eps_in_max=False takes the maximum of b2 nu and |g|, and divides by nu + eps.
+
     Args:
         learning_rate: A number >= 0 or a schedule.
         b1: The share of `mu` kept at each step, in [0, 1).
         b2: The share of `nu` kept at each step, in [0, 1).
         eps: > 0, in units of gradients.
+        eps_in_max: Whether eps is added before the maximum is taken.
         weight_decay: A number >= 0 or a schedule, times the learning rate; None for no decay.
         mask: Which leaves decay: booleans in a prefix of the parameters' tree, or a function of
             the parameters that returns them; None for all.
@@ -52,10 +56,11 @@ def adamax(
     Raises:
         ValueError: If an argument is outside its domain.
 
-    Departures: as `optax.adamax` and `torch.optim.Adamax`. The paper has no eps, Keras adds it to
-    nu in the division.
+    Departures: as `optax.adamax` and `torch.optim.Adamax`. The paper has no eps, Keras has
+    eps_in_max=False.
     """
-    return descend(scale_by_adamax(b1, b2, eps), learning_rate, weight_decay, mask)
+    direction = scale_by_adamax(b1, b2, eps, eps_in_max=eps_in_max)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 def adamaxw(
@@ -65,20 +70,25 @@ def adamaxw(
     eps: Any = 1e-8,
     weight_decay: optax.ScalarOrSchedule | None = 1e-4,
     mask: Any = None,
+    *,
+    eps_in_max: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamaxW: `adamax` with decoupled weight decay, 1e-4 times the learning rate by default.
 
     Args and errors as for `adamax`. Departures: none from `optax.adamaxw`.
     """
-    return descend(scale_by_adamax(b1, b2, eps), learning_rate, weight_decay, mask)
+    direction = scale_by_adamax(b1, b2, eps, eps_in_max=eps_in_max)
+    return descend(direction, learning_rate, weight_decay, mask)
 
 
 def scale_by_adamax(
-    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8
+    b1: Any = 0.9, b2: Any = 0.999, eps: Any = 1e-8, *, eps_in_max: bool = True
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `adamax` and `adamaxw`, without learning rate and decay."""
     _check.decay_rate(b1=b1, b2=b2)
     _check.positive(eps=eps)
+    _check.flag(eps_in_max=eps_in_max)
+    inside, outside = (eps, 0) if eps_in_max else (0, eps)
 
     def init(params):
         return AdamaxState(zero_count(), zeros_like(params), zeros_like(params))
@@ -89,8 +99,8 @@ def scale_by_adamax(
 
         def leaf(g, mu, nu):
             mu = b1 * mu + (1 - b1) * g
-            nu = jnp.maximum(b2 * nu, jnp.abs(g) + eps)
-            return mu / (c1 * nu), mu, nu
+            nu = jnp.maximum(b2 * nu, jnp.abs(g) + inside)
+            return mu / (c1 * (nu + outside)), mu, nu
 
         updates, mu, nu = map_leaves(leaf, grads, state.mu, state.nu)
         return updates, AdamaxState(t, mu, nu)

@@ -33,6 +33,7 @@ def amsgrad(
     *,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    eps_hat: bool = False,
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -47,6 +48,8 @@ def amsgrad(
         v      = nu_max / (1 - b2^t)        (nu_max without bias_correction_nu)
         step   = learning_rate m / (sqrt(v + eps_root) + eps)
 
+    eps_hat=True divides eps by sqrt(1 - b2^t), as in `adam`.
+
     Args:
         learning_rate: A number >= 0 or a schedule.
         b1: The share of `mu` kept at each step, in [0, 1).
@@ -55,6 +58,7 @@ def amsgrad(
         eps_root: Added under the root, >= 0, in units of squared gradients.
         bias_correction_mu: Whether to divide `mu` by the weight it has gathered so far.
         bias_correction_nu: Whether to do so with `nu_max`.
+        eps_hat: Whether eps is added to the root of `nu_max` as it is, before its correction.
         weight_decay: A number >= 0 or a schedule, times the learning rate; None for no decay.
         mask: Which leaves decay: booleans in a prefix of the parameters' tree, or a function of
             the parameters that returns them; None for all.
@@ -73,6 +77,7 @@ def amsgrad(
         eps_root,
         bias_correction_mu=bias_correction_mu,
         bias_correction_nu=bias_correction_nu,
+        eps_hat=eps_hat,
     )
     return descend(direction, learning_rate, weight_decay, mask)
 
@@ -85,11 +90,13 @@ def scale_by_amsgrad(
     *,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
+    eps_hat: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `amsgrad`, without its learning rate."""
     _check.decay_rate(b1=b1, b2=b2)
     _check.some_eps(eps=eps, eps_root=eps_root)
     _check.flag(bias_correction_mu=bias_correction_mu, bias_correction_nu=bias_correction_nu)
+    _check.flag(eps_hat=eps_hat)
 
     def init(params):
         zeros = (zeros_like(params) for _ in range(3))
@@ -99,13 +106,14 @@ def scale_by_amsgrad(
         t = increment(state.count)
         c1 = bias(b1, t) if bias_correction_mu else 1
         c2 = bias(b2, t) if bias_correction_nu else 1
+        eps_t = eps / jnp.sqrt(c2) if eps_hat else eps
 
         def leaf(g, mu, nu, nu_max):
             g, flaw = squarable(g)
             mu = b1 * mu + (1 - b1) * g + flaw
             nu = b2 * nu + (1 - b2) * (g * g)
             nu_max = jnp.maximum(nu_max, nu)
-            return mu / c1 / (jnp.sqrt(nu_max / c2 + eps_root) + eps), mu, nu, nu_max
+            return mu / c1 / (jnp.sqrt(nu_max / c2 + eps_root) + eps_t), mu, nu, nu_max
 
         updates, mu, nu, nu_max = map_leaves(leaf, grads, state.mu, state.nu, state.nu_max)
         return updates, AmsgradState(t, mu, nu, nu_max)

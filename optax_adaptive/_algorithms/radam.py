@@ -32,6 +32,7 @@ def radam(
     threshold: Any = 5.0,
     *,
     nesterov: bool = False,
+    eps_hat: bool = False,
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -47,7 +48,7 @@ def radam(
                   learning_rate m                                   otherwise
 
     rho is about t in the first steps, so with b2 = 0.999 the step is rectified from t = 6 on; with
-    b2 <= 2/3 it never is.
+    b2 <= 2/3 it never is. eps_hat=True divides eps by sqrt(1 - b2^t), as in `adam`.
 
     Args:
         learning_rate: A number >= 0 or a schedule.
@@ -57,6 +58,7 @@ def radam(
         eps_root: Added under the root, >= 0, in units of squared gradients.
         threshold: The least rho that is rectified, >= 4: below, the variance has no bound.
         nesterov: Whether the mean looks one step ahead.
+        eps_hat: Whether eps is added to the root of `nu` before its correction.
         weight_decay: A number >= 0 or a schedule, times the learning rate; None for no decay.
         mask: Which leaves decay: booleans in a prefix of the parameters' tree, or a function of
             the parameters that returns them; None for all.
@@ -65,10 +67,10 @@ def radam(
         ValueError: If an argument is outside its domain.
 
     Departures: as `optax.radam`, whose float32 rho loses 1 % of the step at t = 6 to cancellation;
-    here it is exact. The paper rectifies above 4 and has no eps; torch rectifies above 5 and
-    compares eps with the uncorrected root.
+    here it is exact. The paper rectifies above 4 and has no eps; torch rectifies above 5
+    and has eps_hat=True.
     """
-    direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
+    direction = scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov, eps_hat=eps_hat)
     return descend(direction, learning_rate, weight_decay, mask)
 
 
@@ -80,13 +82,14 @@ def scale_by_radam(
     threshold: Any = 5.0,
     *,
     nesterov: bool = False,
+    eps_hat: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `radam`, without its learning rate."""
     _check.decay_rate(b1=b1)
     _check.open_unit(b2=b2)
     _check.some_eps(eps=eps, eps_root=eps_root)
     _check.at_least_four(threshold=threshold)
-    _check.flag(nesterov=nesterov)
+    _check.flag(nesterov=nesterov, eps_hat=eps_hat)
 
     def init(params):
         return RadamState(zero_count(), zeros_like(params), zeros_like(params))
@@ -94,6 +97,7 @@ def scale_by_radam(
     def update(grads, state):
         t = increment(state.count)
         c1, c1_next, c2 = bias(b1, t), bias(b1, increment(t)), bias(b2, t)
+        eps_t = eps / jnp.sqrt(c2) if eps_hat else eps
         is_rectified, r = rectifier(b2, t, threshold)
 
         def leaf(g, mu, nu):
@@ -101,7 +105,7 @@ def scale_by_radam(
             mu = b1 * mu + (1 - b1) * g + flaw
             nu = b2 * nu + (1 - b2) * (g * g)
             m = b1 * mu / c1_next + (1 - b1) * g / c1 if nesterov else mu / c1
-            rate = r / (jnp.sqrt(nu / c2 + eps_root) + eps)
+            rate = r / (jnp.sqrt(nu / c2 + eps_root) + eps_t)
             return m * jnp.where(is_rectified, rate, 1), mu, nu
 
         updates, mu, nu = map_leaves(leaf, grads, state.mu, state.nu)

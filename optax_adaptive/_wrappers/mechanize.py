@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 
 from optax_adaptive import _check
-from optax_adaptive._core import map_leaves
-from optax_adaptive._free import descend_freely, scalar_like, total
+from optax_adaptive._core import map_leaves, scalar_like
+from optax_adaptive._free import descend_freely, total
 
 
 class MechanizeState(NamedTuple):

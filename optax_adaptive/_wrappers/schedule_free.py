@@ -21,11 +21,12 @@ from optax_adaptive._core import (
     narrow,
     replace_params,
     rounded_off,
+    scalar_like,
     transformation,
     zero_count,
     zeros_like,
 )
-from optax_adaptive._free import FreeDescentState, scalar_like
+from optax_adaptive._free import FreeDescentState
 from optax_adaptive._numerics import bias, finite, increment, rectifier, squarable
 
 

@@ -19,7 +19,7 @@ from .adadelta import adadelta
 from .adafactor import adafactor
 from .adagrad import adagrad
 from .adahessian import adahessian
-from .adam import adam, nadam
+from .adam import adam
 from .adam_atan2 import adam_atan2
 from .adam_mini import adam_mini
 from .adamax import adamax
@@ -41,6 +41,7 @@ from .lion import lion
 from .mechanize import mechanize
 from .momo import momo, momo_adam
 from .muon import muon
+from .nadam import nadam
 from .novograd import novograd
 from .padam import padam
 from .prodigy import prodigy

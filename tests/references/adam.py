@@ -1,13 +1,11 @@
-"""Adam, and NAdam, its variant with Nesterov momentum.
+"""Adam, with Nesterov momentum too.
 
 Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, algorithm 1.
 https://arxiv.org/abs/1412.6980
-Dozat, "Incorporating Nesterov Momentum into Adam", ICLR 2016 workshop, algorithm 2.
-https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ
 Decoupled weight decay: Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
 https://arxiv.org/abs/1711.05101
 
-NAdam as in optax: b1 constant where Dozat has a schedule, and no b2 before the second moment.
+`eps_hat`: the last lines of its section 2, where the rate takes the corrections.
 """
 
 import numpy as np
@@ -23,6 +21,7 @@ def adam(
     eps=1e-8,
     eps_root=0.0,
     nesterov=False,
+    eps_hat=False,
     weight_decay=0.0,
 ):
     mu = np.zeros_like(x)
@@ -36,23 +35,11 @@ def adam(
             mu_hat = b1 * mu / (1 - b1 ** (t + 1)) + (1 - b1) * g / (1 - b1**t)
         else:
             mu_hat = mu / (1 - b1**t)
-        nu_hat = nu / (1 - b2**t)
-        direction = mu_hat / (np.sqrt(nu_hat + eps_root) + eps)
+        if eps_hat:
+            correction = np.sqrt(1 - b2**t)
+            direction = correction * mu_hat / (np.sqrt(nu + correction**2 * eps_root) + eps)
+        else:
+            nu_hat = nu / (1 - b2**t)
+            direction = mu_hat / (np.sqrt(nu_hat + eps_root) + eps)
         x = x - rate * (direction + weight_decay * x)
         yield x
-
-
-def nadam(
-    x, gradients, learning_rate, *, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=0.0
-):
-    return adam(
-        x,
-        gradients,
-        learning_rate,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        nesterov=True,
-        weight_decay=weight_decay,
-    )

@@ -5,7 +5,8 @@ https://openreview.net/forum?id=ryQu7f-RZ
 
 The paper corrects no bias: both flags False. Otherwise the maximum runs over the raw second moment
 and is corrected afterwards, as torch, Keras and TensorFlow do. optax takes the maximum of the
-corrected second moment, where the inflated first steps can win for ever.
+corrected second moment, where the inflated first steps can win for ever. `eps_hat` adds eps to
+the root of the raw one.
 """
 
 import numpy as np
@@ -22,6 +23,7 @@ def amsgrad(
     eps_root=0.0,
     bias_correction_mu=True,
     bias_correction_nu=True,
+    eps_hat=False,
     weight_decay=0.0,
 ):
     mu = np.zeros_like(x)
@@ -34,7 +36,8 @@ def amsgrad(
         nu = b2 * nu + (1 - b2) * g**2
         nu_max = np.maximum(nu_max, nu)
         mu_hat = mu / (1 - b1**t) if bias_correction_mu else mu
-        nu_hat = nu_max / (1 - b2**t) if bias_correction_nu else nu_max
-        direction = mu_hat / (np.sqrt(nu_hat + eps_root) + eps)
+        correction = np.sqrt(1 - b2**t) if bias_correction_nu else 1.0
+        root = np.sqrt(nu_max / correction**2 + eps_root)
+        direction = mu_hat / (root + (eps / correction if eps_hat else eps))
         x = x - rate * (direction + weight_decay * x)
         yield x

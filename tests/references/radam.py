@@ -4,7 +4,8 @@ Liu, Jiang, He, Chen, Liu, Gao and Han, "On the Variance of the Adaptive Learnin
 ICLR 2020, algorithm 2. https://arxiv.org/abs/1908.03265
 
 The paper rectifies from rho > 4 on; its authors' code, torch and optax from 5 on, hence
-`threshold`. As in optax, eps is added after the bias correction; the paper has none.
+`threshold`. As in optax, eps is added after the bias correction; in torch before: `eps_hat`. The
+paper has none.
 """
 
 import numpy as np
@@ -21,6 +22,7 @@ def radam(
     eps_root=0.0,
     threshold=5.0,
     nesterov=False,
+    eps_hat=False,
     weight_decay=0.0,
 ):
     mu = np.zeros_like(x)
@@ -38,8 +40,9 @@ def radam(
         rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
         if rho >= threshold:
             r = np.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
-            nu_hat = nu / (1 - b2**t)
-            direction = r * mu_hat / (np.sqrt(nu_hat + eps_root) + eps)
+            correction = np.sqrt(1 - b2**t)
+            root = np.sqrt(nu / correction**2 + eps_root)
+            direction = r * mu_hat / (root + (eps / correction if eps_hat else eps))
         else:
             direction = mu_hat
         x = x - rate * (direction + weight_decay * x)
