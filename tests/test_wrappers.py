@@ -536,15 +536,17 @@ def test_the_average_takes_the_place_of_the_parameters(case):
 
 
 def test_exponential_averages_are_exact_where_they_can_be():
-    """Of the first parameters, and of those that stay."""
-    tx = oa.exponential_averaging(oa.sgd(0.1), decay=0.9, start=4)
-    params = jnp.array([0.1, 0.3, 1e30])
+    """Of the first parameters, however far they go, and of those that stay."""
+    tx = oa.exponential_averaging(oa.sgd(1.0), decay=0.7, start=4)
+    random = jax.random.normal(jax.random.key(0), (2, 50))
+    params = {"moves": random[0], "stays": random[1]}
     state, update = tx.init(params), jax.jit(tx.update)
     for t in range(1, 30):
-        updates, state = update(jnp.array([0.7 ** (t % 5), 0, 0]), state, params)
-        params = params + updates
-        assert np.array_equal(state.average, params) is (t <= 4)
-        np.testing.assert_array_equal(state.average[1:], params[1:])
+        grads = {"moves": 10.0 ** (3 - t % 4) * jnp.sin(params["moves"]), "stays": jnp.zeros(50)}
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        assert np.array_equal(state.average["moves"], params["moves"]) is (t <= 4)
+        np.testing.assert_array_equal(state.average["stays"], params["stays"])
 
 
 def test_what_is_not_finite_is_neither_averaged_nor_counted_nor_overwritten():
@@ -789,6 +791,17 @@ def test_accumulation_in_scans_maps_and_donated_steps(name):
     _, expected = step((params, ahead), scales[1])
     assert updates["s"][0] == 0
     chex.assert_trees_all_close(jax.tree.map(lambda u: u[1], updates), expected, rtol=1e-2)
+
+
+def test_an_average_inside_of_accumulation_is_of_the_steps():
+    tx = oa.accumulate(oa.exponential_averaging(oa.sgd(1.0), decay=0.5), every=2)
+    p, update = jnp.zeros(()), jax.jit(tx.update)
+    state = tx.init(p)
+    for _ in range(5):
+        updates, state = update(jnp.asarray(-1.0), state, p)
+        p = p + updates
+    assert float(p) == 2
+    assert float(oa.averaged_params(state, p)) == 1.5
 
 
 def test_accumulation_needs_no_communication():
