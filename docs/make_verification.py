@@ -31,6 +31,7 @@ import optax_adaptive as oa  # noqa: E402
 WRAPPED = {
     "mechanize": "around sgd and adam: 1e-12, at steps that float64 shows",
     "schedule_free": "see those that are made with it",
+    "accumulate": "around every kind, on means: at most 10 times its bound",
 }
 
 

@@ -144,6 +144,15 @@ from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
 from optax_adaptive._optimizers import Optimizer as Optimizer
 from optax_adaptive._optimizers import optimizers as optimizers
+from optax_adaptive._wrappers.accumulate import AccumulateState as AccumulateState
+from optax_adaptive._wrappers.accumulate import accumulate as accumulate
+from optax_adaptive._wrappers.averaging import (
+    ExponentialAveragingState as ExponentialAveragingState,
+)
+from optax_adaptive._wrappers.averaging import PolynomialAveragingState as PolynomialAveragingState
+from optax_adaptive._wrappers.averaging import averaged_params as averaged_params
+from optax_adaptive._wrappers.averaging import exponential_averaging as exponential_averaging
+from optax_adaptive._wrappers.averaging import polynomial_averaging as polynomial_averaging
 from optax_adaptive._wrappers.cautious import cautious as cautious
 from optax_adaptive._wrappers.clip_update_rms import clip_update_rms as clip_update_rms
 from optax_adaptive._wrappers.grokfast import GrokfastMaState as GrokfastMaState
@@ -154,13 +163,6 @@ from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
 from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
 from optax_adaptive._wrappers.mechanize import mechanize as mechanize
-from optax_adaptive._wrappers.polynomial_averaging import (
-    PolynomialAveragingState as PolynomialAveragingState,
-)
-from optax_adaptive._wrappers.polynomial_averaging import averaged_params as averaged_params
-from optax_adaptive._wrappers.polynomial_averaging import (
-    polynomial_averaging as polynomial_averaging,
-)
 from optax_adaptive._wrappers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from optax_adaptive._wrappers.schedule_free import schedule_free as schedule_free
 from optax_adaptive._wrappers.schedule_free import schedule_free_adamw as schedule_free_adamw

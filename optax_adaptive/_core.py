@@ -68,7 +68,7 @@ def transformation(
             raise ValueError(f"{name}.update: {misfit}.") from None
         return (
             jax.tree.map(narrow, directions, updates),
-            jax.tree.map(lambda new, old: _cast(new, old.dtype), new_state, state),
+            jax.tree.map(lambda new, old: cast(new, old.dtype), new_state, state),
         )
 
     return optax.GradientTransformationExtraArgs(init, update_fn)
@@ -283,8 +283,8 @@ def leaf_decays(updates: Any, amount: Any, mask: Any, given_params: Any) -> Any:
     return _choose(mask(given_params) if callable(mask) else mask, here, none)
 
 
-def find_states(state: Any, kind: type) -> list[Any]:
-    """The states of a type inside another state, however deep, but not those inside of one found.
+def find_states(state: Any, kind: type | tuple[type, ...]) -> list[Any]:
+    """The states of one of these types in another state, however deep, but not inside of one found.
 
     In the order of `jax.tree.leaves`; that of a chain is from its first transformation to its last.
     """
@@ -368,7 +368,7 @@ def widen(x: Any) -> jax.Array:
         return jnp.zeros(x.shape, jnp.float32)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         return jnp.stack([jnp.real(x), jnp.imag(x)], axis=-1)
-    return _cast(x, _wide_dtype(x.dtype))
+    return cast(x, _wide_dtype(x.dtype))
 
 
 def narrow(update: jax.Array, grad: Any) -> jax.Array:
@@ -380,10 +380,10 @@ def narrow(update: jax.Array, grad: Any) -> jax.Array:
         return jnp.zeros_like(grad)
     if jnp.issubdtype(grad.dtype, jnp.complexfloating):
         return jax.lax.complex(update[..., 0], update[..., 1]).astype(grad.dtype)
-    return _cast(update, grad.dtype)
+    return cast(update, grad.dtype)
 
 
-def _cast(x: Any, dtype: Any) -> jax.Array:
+def cast(x: Any, dtype: Any) -> jax.Array:
     """x in this dtype, and not weakly: state made of it would compile a second time."""
     strong = x.dtype == dtype and not getattr(x, "weak_type", False)
     return x if strong else jnp.asarray(x, dtype)

@@ -215,6 +215,14 @@ CERTIFICATES = {
         "the authors' PolynomialDecayAverager, beside the optimizer, whose updates it leaves alone",
         "test_late_parameters_weigh_more",
     ),
+    "exponential_averaging": Certificate(
+        "Keras; what is not finite is neither averaged nor overwritten",
+        "test_the_average_takes_the_place_of_the_parameters",
+    ),
+    "accumulate": Certificate(
+        "a sum in float32 at least, its mean given on so; optax: a running mean, rounded as gradients",
+        "test_the_mean_makes_one_step",
+    ),
     "dadapt_sgd": Certificate(
         "the authors' dadaptation 3.2, but the norm of the first gradient has a coupled decay in it",
         "test_dadapt_sgd_is_dual_averaging_at_the_rate_it_finds",

@@ -11,6 +11,8 @@ from optax_adaptive._core import find_states
 
 __all__ = ["deviation", "enable_x64", "trajectory"]
 
+AVERAGING = (oa.PolynomialAveragingState, oa.ExponentialAveragingState)
+
 
 def trajectory(tx, start, gradients, dtype="float32", l2=0.0):
     """The parameters after each step, in float64: updates are summed outside, without rounding.
@@ -27,7 +29,7 @@ def trajectory(tx, start, gradients, dtype="float32", l2=0.0):
         for g in gradients:
             updates, state = update(jnp.asarray(g + l2 * p, dtype), state, jnp.asarray(p, wide))
             p = p + np.asarray(updates, "float64")
-            averages = find_states(state, oa.PolynomialAveragingState)
+            averages = find_states(state, AVERAGING)
             shown = oa.averaged_params(state, jnp.asarray(p, wide)) if averages else p
             path.append(np.asarray(shown, "float64"))
     return np.array(path)

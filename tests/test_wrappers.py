@@ -3,8 +3,10 @@
 The wrapped optimizers are those of tests/cases.py; a wrapper, or an option of it, is a row here.
 """
 
+import functools
 import inspect
 import pickle
+import re
 from typing import Any, NamedTuple
 
 import chex
@@ -56,13 +58,21 @@ BEHIND = [
     Wrapper("clip_update_rms", {}),
 ]
 # What they keep beside: updates are those of the wrapped.
-BESIDE = [Wrapper("polynomial_averaging", {}), Wrapper("polynomial_averaging", {"gamma": 1.5})]
+BESIDE = [
+    Wrapper("polynomial_averaging", {}),
+    Wrapper("polynomial_averaging", {"gamma": 1.5}),
+    Wrapper("exponential_averaging", {}),
+    Wrapper("exponential_averaging", {"decay": 0.7, "start": 5}),
+]
+# When they let it step: of every gradient it is the optimizer itself.
+PACING = [Wrapper("accumulate", {"every": 1})]
 # What they do to the rate.
 TUNING = [
     Wrapper("mechanize", {}),
     Wrapper("mechanize", {"weight_decay": 0.5, "eps": 1e-4, "s_init": 1e-2, "num_betas": 3}),
 ]
-EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0], TUNING[0]]
+EVERY = [BEFORE[0], BEFORE[2], BEFORE[4], BEHIND[0], BEHIND[2], BESIDE[0], BESIDE[2]]
+EVERY += [TUNING[0], PACING[0]]
 
 every_kind = pytest.mark.parametrize("case", KINDS, ids=lambda c: c.id)
 every_wrapper = pytest.mark.parametrize("wrapper", EVERY, ids=lambda w: w.id)
@@ -251,11 +261,12 @@ def test_bad_arguments_are_refused(wrapper):
     make = getattr(oa, wrapper.name)
     for tx in (oa.adam, 1e-3, None):
         with pytest.raises(ValueError, match=f"{wrapper.name}: tx must be an optax.Grad.*, got "):
-            make(tx)
-    for name in list(inspect.signature(make).parameters)[1:]:
-        for bad in (-1.0, float("nan"), "1", None, jnp.ones(2)):
+            make(tx, **wrapper.kwargs)
+    for name, parameter in list(inspect.signature(make).parameters.items())[1:]:
+        nones = () if parameter.default is None else (None,)
+        for bad in (-1.0, float("nan"), "1", jnp.ones(2), *nones):
             with pytest.raises(ValueError, match=f"^{wrapper.name}: {name} must be .*, got "):
-                make(oa.adam(1.0), **{name: bad})
+                make(oa.adam(1.0), **wrapper.kwargs | {name: bad})
     tx = wrapper.around(oa.adam(0.1))
     state = tx.init({"a": jnp.ones(3)})
     with pytest.raises(ValueError, match=r"^\w+.update: gradient at \['a'\] has shape \(2, 3\)"):
@@ -263,7 +274,9 @@ def test_bad_arguments_are_refused(wrapper):
 
 
 @pytest.mark.parametrize(
-    "wrapper", [w for w in EVERY if w.name != "cautious" and w not in BESIDE], ids=lambda w: w.id
+    "wrapper",
+    [w for w in EVERY if w.name != "cautious" and w not in (*BESIDE, *PACING)],
+    ids=lambda w: w.id,
 )
 def test_numbers_can_be_traced(wrapper):
     """The strength of a wrapper can be swept, and held in the state."""
@@ -478,8 +491,16 @@ def test_dog_needs_its_average():
     assert left < 0.7 * around
 
 
-def test_the_average_keeps_no_array_beside_it():
-    tx = oa.polynomial_averaging(oa.adam(0.1))
+@pytest.mark.parametrize(
+    ("name", "kwargs", "words"),
+    [
+        ("polynomial_averaging", {}, 0),
+        ("exponential_averaging", {}, 0),
+        ("exponential_averaging", {"overwrite_every": 5}, 2),
+    ],
+)
+def test_the_average_keeps_no_array_beside_it(name, kwargs, words):
+    tx = getattr(oa, name)(oa.adam(0.1), **kwargs)
 
     def step(params, state, grads):
         updates, state = tx.update(grads, state, params)
@@ -488,7 +509,340 @@ def test_the_average_keeps_no_array_beside_it():
     params = jax.ShapeDtypeStruct((512, 512), jnp.float32)
     state = jax.eval_shape(tx.init, params)
     compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes <= 0.01 * 4 * 512 * 512
+    assert compiled.memory_analysis().temp_size_in_bytes <= (words + 0.01) * 4 * 512 * 512
+
+
+# --- exponential_averaging --------------------------------------------------------------------
+@every_kind
+def test_the_average_takes_the_place_of_the_parameters(case):
+    """After every third step; at the other steps the optimizer moves as it would alone there."""
+    start, gradients = case.problem(case.shapes[0])
+    with enable_x64(True):
+        tx, params = case.make(), jnp.asarray(start)
+        ours = oa.exponential_averaging(tx, decay=0.75, start=2, overwrite_every=3)
+        update, alone = jax.jit(ours.update), jax.jit(tx.update)
+        state, state_alone = ours.init(params), tx.init(params)
+        for t, g in enumerate(gradients[:12], start=1):
+            updates, state = update(jnp.asarray(g), state, params)
+            u, state_alone = alone(jnp.asarray(g), state_alone, params)
+            there = np.asarray(params) + np.asarray(u)
+            average = there if t <= 2 else 0.75 * average + 0.25 * there  # noqa: F821
+            after = average if t % 3 == 0 else there
+            np.testing.assert_allclose(params + updates, after, rtol=1e-12, atol=1e-300)
+            np.testing.assert_allclose(state.average, average, rtol=1e-12, atol=1e-300)
+            assert t % 3 or not np.allclose(updates, u, rtol=1e-3, atol=0)
+            params = jnp.asarray(after)
+            np.testing.assert_array_equal(oa.averaged_params(state, params), state.average)
+
+
+def test_exponential_averages_are_exact_where_they_can_be():
+    """Of the first parameters, however far they go, and of those that stay."""
+    tx = oa.exponential_averaging(oa.sgd(1.0), decay=0.7, start=4)
+    random = jax.random.normal(jax.random.key(0), (2, 50))
+    params = {"moves": random[0], "stays": random[1]}
+    state, update = tx.init(params), jax.jit(tx.update)
+    for t in range(1, 30):
+        grads = {"moves": 10.0 ** (3 - t % 4) * jnp.sin(params["moves"]), "stays": jnp.zeros(50)}
+        updates, state = update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        assert np.array_equal(state.average["moves"], params["moves"]) is (t <= 4)
+        np.testing.assert_array_equal(state.average["stays"], params["stays"])
+
+
+def test_what_is_not_finite_is_neither_averaged_nor_counted_nor_overwritten():
+    """Nor does it become finite by overwriting, though the last count was one to overwrite at."""
+    tx = oa.exponential_averaging(oa.sgd(1.0), decay=0.5, overwrite_every=2)
+    params = {"a": jnp.array([4.0, 2.0]), "b": jnp.ones(1)}
+    good, state = {"a": jnp.ones(2), "b": jnp.ones(1)}, tx.init(params)
+    for t, expected in ((1, [3.0, 1.0]), (2, [2.5, 0.5]), (3, [1.5, -0.5]), (4, [1.25, -0.75])):
+        for worst in (jnp.nan, jnp.inf):
+            bad = good | {"a": jnp.array([worst, 1.0])}
+            updates, after = jax.jit(tx.update)(bad, state, params)
+            assert not np.isfinite(updates["a"][0])
+            np.testing.assert_array_equal(updates["b"], -1.0)
+            chex.assert_trees_all_equal(after[:2], state[:2])
+        updates, state = tx.update(good, state, params)
+        params = optax.apply_updates(params, updates)
+        assert int(state.seen) == t
+        np.testing.assert_array_equal(params["a"], expected)
+
+
+def test_the_numbers_of_exponential_averaging_can_be_traced():
+    def last(**numbers):
+        tx = oa.exponential_averaging(oa.sgd(1.0), **numbers)
+        p = jnp.zeros(())
+        state = tx.init(p)
+        for _ in range(4):
+            updates, state = tx.update(jnp.asarray(-1.0), state, p)
+            p = p + updates
+        return p, state.average
+
+    sweeps = {"decay": [0.5, 0.9], "start": [1, 4], "overwrite_every": [2.0, 3.0]}
+    for name, values in sweeps.items():
+        swept = jax.vmap(lambda x, name=name: last(**{name: x}))(jnp.array(values))
+        for k, x in enumerate(values):
+            np.testing.assert_allclose([s[k] for s in swept], last(**{name: x}), rtol=1e-6)
+        assert any(s[0] != s[1] for s in swept)
+
+
+def test_averages_of_both_kinds_are_found_in_groups():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3, "bfloat16"), "c": jnp.ones(1)}
+    exponential = oa.exponential_averaging(oa.sgd(0.1), decay=0.5)
+    groups = {"x": exponential, "y": oa.polynomial_averaging(oa.sgd(0.1), gamma=0), "z": oa.sgd(1)}
+    tx = optax.chain(optax.partition(groups, {"a": "x", "b": "y", "c": "z"}))
+    state = tx.init(params)
+    chex.assert_trees_all_equal(oa.averaged_params(state, params), params)
+    for grads in (params, jax.tree.map(jnp.zeros_like, params)):
+        _, state = tx.update(grads, state, params)
+    averages = oa.averaged_params(state, params)
+    np.testing.assert_allclose(averages["a"], 0.95, rtol=1e-6)
+    np.testing.assert_allclose(averages["b"].astype(float), 0.95, rtol=1e-2)
+    np.testing.assert_array_equal(averages["c"], 1)
+    with pytest.raises(ValueError, match=r"^exponential_averaging.update needs params"):
+        exponential.update(jnp.ones(2), exponential.init(jnp.ones(2)))
+
+
+# --- accumulate -------------------------------------------------------------------------------
+@every_kind
+def test_the_mean_makes_one_step(case):
+    """The path is that of the optimizer on means, and stands still between its steps."""
+    start, gradients = case.problem(case.shapes[0])
+    ours = trajectory(oa.accumulate(case.make(), every=3), start, gradients, "float64")
+    paper = case.reference(start, list(papers.accumulate(gradients, every=3)))
+    assert deviation(ours[2::3], paper, start) < 10 * case.float64
+    np.testing.assert_array_equal(ours[:-2:3], [start, *ours[2:-3:3]])
+    np.testing.assert_array_equal(ours[1:-1:3], ours[:-2:3])
+    assert deviation(ours[2::3], case.reference(start, gradients[2::3]), start) > 1e-6
+
+
+@pytest.mark.parametrize("name", ["adam", "adabound", "prodigy"])
+def test_accumulation_is_one_big_batch(name):
+    """Bit for bit; and optax's own, but for the rounding of its running mean."""
+    with enable_x64(True):
+        tx = getattr(oa, name)(learning_rate=0.1, weight_decay=0.1)
+        params = ours_params = {"a": jnp.linspace(0.5, 1.5, 6).reshape(2, 3), "b": jnp.ones(3)}
+        ours, theirs = oa.accumulate(tx, every=4), optax.MultiSteps(tx, 4, accumulator_dtype=float)
+        state, big, multi = ours.init(params), tx.init(params), theirs.init(params)
+        update, alone, running = map(jax.jit, (ours.update, tx.update, theirs.update))
+        for step in range(5):
+            batch = [
+                jax.tree.map(lambda p, k=k: jnp.sin(9 * p + k + 4 * step), params)  # noqa: B023
+                for k in range(4)
+            ]
+            for g in batch:
+                updates, state = update(g, state, ours_params)
+                optax_updates, multi = running(g, multi, ours_params)
+                ours_params = optax.apply_updates(ours_params, updates)
+            mean = jax.tree.map(lambda *g: sum(g) / 4, *batch)
+            expected, big = alone(mean, big, params)
+            chex.assert_trees_all_equal(updates, expected)
+            chex.assert_trees_all_equal(state.inner, big)
+            chex.assert_trees_all_close(optax_updates, expected, rtol=1e-10)
+            params = optax.apply_updates(params, expected)
+        chex.assert_trees_all_equal(ours_params, params)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_between_steps_the_state_of_the_optimizer_keeps_every_bit(compiled):
+    tx = oa.accumulate(oa.adam(0.1), every=3)
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(())}
+    update, state = jax.jit(tx.update) if compiled else tx.update, tx.init(params)
+    grads = jax.tree.map(lambda p: 0.3 * p, params)
+    for call in range(1, 8):
+        updates, after = update(grads, state, params)
+        moved = call % 3 == 0
+        assert all(np.all(u != 0) == moved for u in jax.tree.leaves(updates))
+        assert int(after.calls) == call % 3
+        chex.assert_trees_all_close(after.grad_sum, optax.tree.scale(call % 3, grads), rtol=1e-6)
+        assert int(optax.tree.get(after.inner, "step")) == call // 3
+        if not moved:
+            chex.assert_trees_all_equal(after.inner, state.inner)
+            chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, grads))
+        state = after
+
+
+def computations(compiled):
+    """The computations of a program by their names."""
+    text = re.sub(r", metadata={[^}]*}", "", compiled.as_text())
+    return dict(re.findall(r"^(?:ENTRY )?%?([\w.\-]+) \(.*?\{\n(.*?)^\}", text, re.M | re.S))
+
+
+def test_the_optimizer_is_computed_in_a_branch():
+    """Its root is nowhere else in the compiled program; without `accumulate` it is elsewhere."""
+    params = {"a": jnp.ones((16, 8)), "b": jnp.ones(8)}
+
+    def always(tx):
+        compiled = jax.jit(tx.update).lower(params, tx.init(params), params).compile()
+        text = computations(compiled)
+        assert any(" sqrt(" in body for body in text.values())
+        entry = re.search(r"^ENTRY %?([\w.\-]+)", compiled.as_text(), re.M)[1]
+        found, left = set(), [entry]
+        while left:
+            name = left.pop()
+            if name not in found:
+                found.add(name)
+                body = re.sub(r"branch_computations={.*?}", "", text[name])
+                left += [x for x in re.findall(r"%([\w.\-]+)", body) if x in text]
+        return "".join(text[name] for name in found)
+
+    assert " sqrt(" not in always(oa.accumulate(oa.adam(0.1), every=4))
+    assert " sqrt(" in always(oa.adam(0.1))
+    assert " sqrt(" in always(optax.MultiSteps(oa.adam(0.1), 4))
+
+
+def test_the_optimizer_is_not_even_called_without_jit():
+    """And what comes beside the gradients is that of the call at which it steps."""
+    seen = []
+
+    def update(grads, state, params=None, *, value, **extra):
+        del extra
+        seen.append((float(params), float(value)))
+        return jax.tree.map(lambda g: g * value, grads), state
+
+    tx = oa.accumulate(
+        optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update), every=3
+    )
+    state = tx.init(jnp.zeros(()))
+    for call in range(7):
+        p = jnp.asarray(10.0 + call)
+        updates, state = tx.update(jnp.asarray(2.0), state, p, value=jnp.asarray(float(call)))
+        assert float(updates) == (2 * call if call in (2, 5) else 0)
+    assert seen == [(12, 2), (15, 5)]
+
+
+def test_schedules_count_the_steps_that_are_made():
+    tx = oa.accumulate(oa.sgd(lambda step: 1.0 + step), every=2)
+    state, update, seen = tx.init(jnp.zeros(())), jax.jit(tx.update), []
+    for _ in range(6):
+        updates, state = update(jnp.ones(()), state)
+        seen.append(float(updates))
+    assert seen == [0, -1, 0, -2, 0, -3]
+
+
+def test_a_bad_gradient_is_seen_at_the_step_and_then_forgotten():
+    for worst in (jnp.nan, jnp.inf):
+        tx, seen = oa.accumulate(oa.sgd(1.0), every=2), []
+        state, update = tx.init(jnp.zeros(())), jax.jit(tx.update)
+        for g in (worst, 1.0, 1.0, 3.0):
+            updates, state = update(jnp.asarray(g), state)
+            seen.append(float(updates))
+        np.testing.assert_array_equal(seen, [0, -worst, 0, -2])
+
+
+def test_narrow_gradients_are_summed_and_given_on_in_float32():
+    """In bfloat16 257 is 256, and the mean 64.75 is 65."""
+    tx = oa.accumulate(oa.scale_by_adam(b1=0.0), every=4)
+    params = jnp.ones(2, "bfloat16")
+    state, update = tx.init(params), jax.jit(tx.update)
+    for g in (256, 1, 1, 1):
+        updates, state = update(jnp.full(2, g, "bfloat16"), state, params)
+        assert updates.dtype == jnp.bfloat16
+        assert state.grad_sum.dtype == jnp.float32
+    np.testing.assert_array_equal(state.inner.mu, 64.75)
+
+
+SCANNED = {
+    "adamw": oa.adamw(0.1),
+    "prodigy": oa.prodigy(),
+    "soap": oa.soap(0.1),
+    "optax.adam": optax.adam(0.1),
+    "optax.noisy_sgd": optax.noisy_sgd(0.1, key=jax.random.key(0)),
+}
+
+
+@pytest.mark.parametrize("name", SCANNED)
+def test_accumulation_in_scans_maps_and_donated_steps(name):
+    """Of leaves of every kind, and around transformations that change the dtype of their state."""
+    params = {
+        "w": jnp.full((2, 3), 0.5, "bfloat16"),
+        "none": None,
+        "n": jnp.arange(3),
+        "s": jnp.ones(()),
+    }
+    if not name.startswith("optax"):
+        params["z"] = jnp.array([1 + 2j, 3.0])
+    tx = oa.accumulate(SCANNED[name], every=2)
+    grads = params | {"n": jnp.zeros(3, int)}
+
+    def step(carry, scale):
+        params, state = carry
+        g = jax.tree.map(lambda g: (g * scale).astype(g.dtype), grads)
+        updates, state = tx.update(g, state, params)
+        return (optax.apply_updates(params, updates), state), updates
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def scanned(carry, scales):
+        return jax.lax.scan(step, carry, scales)[0]
+
+    scales, fresh = jnp.array([1.0, 2.0, -1.0, 0.5, 3.0]), tx.init(params)
+    loop = params, fresh
+    for scale in scales:
+        loop, _ = step(loop, scale)
+    after, state = scanned(jax.tree.map(jnp.copy, (params, fresh)), scales)
+    assert np.all(after["s"] != params["s"])
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, fresh)
+    chex.assert_trees_all_close(after, loop[0], rtol=1e-2, atol=1e-6)
+    chex.assert_trees_all_close(state[:2], loop[1][:2], rtol=1e-2, atol=1e-6)
+
+    # Two at once, one of which is a gradient ahead.
+    _, ahead = step((params, fresh), scales[0])[0]
+    both = jax.tree.map(lambda *x: jnp.stack(x), (params, fresh), (params, ahead))
+    _, updates = jax.vmap(step)(both, scales[1] * jnp.ones(2))
+    _, expected = step((params, ahead), scales[1])
+    assert updates["s"][0] == 0
+    chex.assert_trees_all_close(jax.tree.map(lambda u: u[1], updates), expected, rtol=1e-2)
+
+
+def test_an_average_inside_of_accumulation_is_of_the_steps():
+    tx = oa.accumulate(oa.exponential_averaging(oa.sgd(1.0), decay=0.5), every=2)
+    p, update = jnp.zeros(()), jax.jit(tx.update)
+    state = tx.init(p)
+    for _ in range(5):
+        updates, state = update(jnp.asarray(-1.0), state, p)
+        p = p + updates
+    assert float(p) == 2
+    assert float(oa.averaged_params(state, p)) == 1.5
+
+
+def test_accumulation_needs_no_communication():
+    mesh = jax.make_mesh((8,), ("x",))
+    sharding = NamedSharding(mesh, P("x", None))
+    params = jax.device_put(jnp.ones((16, 4)), sharding)
+    tx = oa.accumulate(oa.adam(0.1), every=2)
+    state, update = jax.jit(tx.init)(params), jax.jit(tx.update)
+    program = update.lower(params, state, params).compile().as_text()
+    assert "all-gather" not in program
+    assert "all-reduce" not in program
+    for _ in range(2):
+        updates, state = update(params, state, params)
+        for leaf in (updates, *jax.tree.leaves(state)):
+            assert leaf.shape != (16, 4) or leaf.sharding.is_equivalent_to(sharding, 2)
+
+
+def test_another_number_of_gradients_may_make_the_next_step():
+    """A checkpoint goes on: the step comes late, and is the mean of those that are there."""
+    state = oa.accumulate(oa.sgd(1.0), every=5).init(jnp.zeros(()))
+    for g in (1.0, 2.0, 3.0):
+        _, state = oa.accumulate(oa.sgd(1.0), every=5).update(jnp.asarray(g), state)
+    updates, state = oa.accumulate(oa.sgd(1.0), every=2).update(jnp.asarray(4.0), state)
+    assert float(updates) == -2.5
+    assert int(state.calls) == 0
+
+
+def test_the_number_of_gradients_must_be_known():
+    def make(every):
+        return oa.accumulate(oa.sgd(1.0), every=every)
+
+    with pytest.raises(ValueError, match=r"^accumulate: every must be known .*traced"):
+        jax.jit(lambda every: make(every).init(jnp.ones(2)))(2)
+    with pytest.raises(
+        ValueError, match=r"^accumulate: every must be a whole number >= 1, got 1.5"
+    ):
+        make(1.5)
+    with pytest.raises(ValueError, match=r"prodigy\.update needs params"):
+        oa.accumulate(oa.prodigy(), every=1).update(
+            jnp.ones(2), oa.accumulate(oa.prodigy(), every=1).init(jnp.ones(2))
+        )
 
 
 # --- mechanize --------------------------------------------------------------------------------

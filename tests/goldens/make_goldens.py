@@ -226,6 +226,7 @@ TORCH = {
     "muon": ("Muon", {"lr": 0.02, "weight_decay": 0.0}, (6, 4)),
     "muon_plain": ("Muon", {"lr": 0.02, "weight_decay": 0.1, "nesterov": False}, (6, 4)),
 }
+EMA = {"use_ema": True, "ema_momentum": 0.75}
 KERAS = {
     "sgd_momentum": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
     "sgd_momentum_drop": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
@@ -277,6 +278,25 @@ KERAS = {
         "Muon",
         {"learning_rate": 0.02, "nesterov": False, "rms_rate": None, "momentum": 0.8},
         (6, 4),
+    ),
+    # Of momenta whose products are exact: a parameter that stays is its own average.
+    "adam_ema": ("Adam", {"learning_rate": 1e-3, "epsilon": NO_EPS, **EMA, "ema_momentum": 0.875}),
+    "sgd_ema_overwrite": (
+        "SGD",
+        {"learning_rate": 0.01, "momentum": 0.9, **EMA, "ema_overwrite_frequency": 7},
+    ),
+    "sgd_accumulation": (
+        "SGD",
+        {"learning_rate": 0.01, "momentum": 0.9, "gradient_accumulation_steps": 3},
+    ),
+    "adamw_accumulation": (
+        "AdamW",
+        {
+            "learning_rate": 1e-3,
+            "weight_decay": 0.1,
+            "epsilon": NO_EPS,
+            "gradient_accumulation_steps": 4,
+        },
     ),
 }
 PYTORCH_OPTIMIZER = {
@@ -651,7 +671,10 @@ def keras_trajectory(make, arguments, drop, shape):
         if drop and step == DROP_AT:
             optimizer.learning_rate = arguments["learning_rate"] / 10
         optimizer.apply_gradients([(keras.ops.convert_to_tensor(gradient), x)])
+        trained = x.value
+        optimizer.finalize_variable_values([x])  # of those that average, to show it
         trajectory.append(np.asarray(x.value).tolist())
+        x.assign(trained)
     return trajectory
 
 

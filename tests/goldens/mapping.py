@@ -216,6 +216,26 @@ ROWS = [
         {"learning_rate": 1e-3, "eps": 1e-30, "weight_decay": 0.1},
     ),
     Row("keras", "nadam", "nadam", KERAS | {"momentum_decay": 1.0}),
+    Row(
+        "keras", "adam_ema", "adam",
+        {"learning_rate": 1e-3, "eps": 1e-30},
+        wrap=("exponential_averaging", {"decay": 0.875}),
+    ),
+    Row(
+        "keras", "sgd_ema_overwrite", "sgd",
+        {"learning_rate": 0.01, "momentum": 0.9},
+        wrap=("exponential_averaging", {"decay": 0.75, "overwrite_every": 7}),
+    ),
+    Row(
+        "keras", "sgd_accumulation", "sgd",
+        {"learning_rate": 0.01, "momentum": 0.9},
+        wrap=("accumulate", {"every": 3}),
+    ),
+    Row(
+        "keras", "adamw_accumulation", "adamw",
+        {"learning_rate": 1e-3, "eps": 1e-30, "weight_decay": 0.1},
+        wrap=("accumulate", {"every": 4}),
+    ),
 
     Row("adabound", "adabound", "adabound", {"learning_rate": 1e-3}),
     Row(

@@ -1,7 +1,8 @@
 """What wrappers do to gradients or with parameters, as NumPy loops over them.
 
 Each takes an iterable of gradients and yields those that the wrapped optimizer is to be given, but
-for `polynomial_averaging`, which takes the parameters after each step and yields their average.
+for `polynomial_averaging` and `exponential_averaging`, which take the parameters after each step
+and yield their average.
 
 MARS: Yuan, Liu, Wu, Zhou and Gu, "MARS: Unleashing the Power of Variance Reduction for Training
 Large Models", 2024, algorithm 2. https://arxiv.org/abs/2411.10438
@@ -9,6 +10,8 @@ Grokfast: Lee, Kang, Kim and Lee, "Grokfast: Accelerated Grokking by Amplifying 
 2024, algorithms 1 and 2. https://arxiv.org/abs/2405.20233
 Polynomial averaging: Shamir and Zhang, "Stochastic Gradient Descent for Non-smooth Optimization:
 Convergence Results and Optimal Averaging Schemes", ICML 2013. https://arxiv.org/abs/1212.1824
+Exponential averaging: Morales-Brotons, Vogels and Hendrikx, "Exponential Moving Average of Weights
+in Deep Learning: Dynamics and Benefits", TMLR 2024. https://arxiv.org/abs/2411.18704
 """
 
 import numpy as np
@@ -44,3 +47,19 @@ def polynomial_averaging(path, *, gamma=8.0):
         share = (1 + gamma) / (t + gamma)
         average = x if average is None else (1 - share) * average + share * x
         yield average
+
+
+def exponential_averaging(path, *, decay=0.99, start=1):
+    average = None
+    for t, x in enumerate(path, start=1):
+        average = x if t <= start else decay * average + (1 - decay) * x
+        yield average
+
+
+def accumulate(gradients, *, every):
+    gathered = []
+    for g in gradients:
+        gathered.append(g)
+        if len(gathered) == every:
+            yield np.mean(gathered, axis=0)
+            gathered = []

@@ -1,0 +1,84 @@
+"""Accumulation: one step for the mean of several gradients, as of one large batch.
+
+The wrapped optimizer runs only when it steps: nothing else is computed at the other calls.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from optax_adaptive import _check
+from optax_adaptive._core import cast, map_leaves, transformation, zero_count, zeros_like
+
+
+class AccumulateState(NamedTuple):
+    """The gradients since the last step, shaped like the parameters, and the state behind."""
+
+    calls: jax.Array  # count of gradients in the sum, int32, shape ()
+    grad_sum: optax.Updates  # of them
+    inner: optax.OptState  # of the wrapped transformation
+
+
+def accumulate(
+    tx: optax.GradientTransformation, *, every: int
+) -> optax.GradientTransformationExtraArgs:
+    """`tx`, given the mean of the gradients of `every` calls, once in as many calls.
+
+    With g the gradient at call t = 1, 2, ... and tx the wrapped transformation::
+
+        grad_sum = grad_sum + g
+        update   = 0                                             unless `every` divides t
+        update   = tx(grad_sum / every), and then grad_sum = 0   where it does
+
+    Between its steps the state of `tx` keeps every bit, and `tx` is not computed: under `jax.jit`
+    it is a branch that is not taken. (`jax.vmap` over states takes both branches.) Schedules in it
+    count its steps, not calls. What else comes to `update`, as the parameters, `value` and
+    `hessian_diagonal`, is that of the call at which it steps, and not a mean.
+
+    The sum is of float32 at least, and `tx` is given the mean so; only updates are in the dtype of
+    the gradients. A gradient that is not finite makes the mean so, and is seen at the next step.
+
+    Args:
+        tx: Any transformation.
+        every: How many gradients make a step: a whole number >= 1, known when the state is made.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+
+    Departures: as `optax.MultiSteps(tx, every)`, which computes `tx` at every call, gives it the
+    mean in the dtype of the gradients, and keeps a NaN in its sum for ever; and as
+    `gradient_accumulation_steps` of the optimizers of Keras 3.
+    """
+    tx = _check.wrapped(tx)
+    _check.whole(every=every)
+    (every,) = _check.known("accumulate", every=every)
+
+    def init(params):
+        return AccumulateState(zero_count(), zeros_like(params), tx.init(params))
+
+    def update(grads, state, *, params=None, **extra):
+        calls = state.calls + 1
+        grad_sum = map_leaves(jnp.add, grads, state.grad_sum, inline=True)
+        due = calls >= every
+
+        def step(grad_sum, inner):
+            mean = map_leaves(lambda x: x / calls, grad_sum, inline=True)
+            updates, new = tx.update(mean, inner, params, **extra)
+            # The branches must agree, also around a transformation that changes dtypes.
+            return jax.tree.map(lambda x, like: cast(x, like.dtype), (updates, new), (mean, inner))
+
+        def wait(grad_sum, inner):
+            return jax.tree.map(jnp.zeros_like, grad_sum), inner
+
+        if isinstance(due, jax.core.Tracer):
+            updates, inner = lax.cond(due, step, wait, grad_sum, state.inner)
+        else:
+            updates, inner = (step if due else wait)(grad_sum, state.inner)
+        grad_sum = map_leaves(lambda x: jnp.where(due, 0, x), grad_sum)
+        return updates, AccumulateState(jnp.where(due, 0, calls), grad_sum, inner)
+
+    return transformation(init, update)
