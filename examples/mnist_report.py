@@ -16,6 +16,16 @@ from rich.table import Table
 
 # Okabe and Ito's colours, which stay apart for colour-blind readers; then again, dashed.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "figure.dpi": 150,
+}
 ERRORS = (0.9, 0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01, 0.005, 0.003, 0.002, 0.001)
 
 
@@ -75,17 +85,7 @@ def table(results: Sequence[dict[str, Any]]) -> Table:
 def figure(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Training loss and test accuracy over the epochs; a band spans the seeds."""
     cell, epochs = results[0]["cell"], results[0]["cell"]["epochs"]
-    style = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 11,
-        "axes.grid": True,
-        "grid.color": "#e6e6e6",
-        "figure.dpi": 150,
-    }
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         found = groups(results)
         size = (11, 4.6 + 0.15 * max(0, len(found) - 7))
         drawing, (left, right) = plt.subplots(1, 2, figsize=size, layout="constrained")

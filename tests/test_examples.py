@@ -22,9 +22,9 @@ for module in ("flax", "matplotlib", "orbax.checkpoint", "rich", "sklearn"):
     pytest.importorskip(module)
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-digits_data, mnist, mnist_nnx, mnist_report, schedule_free = map(
+digits_data, from_keras, mnist, mnist_nnx, mnist_report, schedule_free = map(
     importlib.import_module,
-    ("digits_data", "mnist", "mnist_nnx", "mnist_report", "schedule_free"),
+    ("digits_data", "from_keras", "mnist", "mnist_nnx", "mnist_report", "schedule_free"),
 )
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -237,3 +237,58 @@ def test_schedule_free_is_evaluated_at_its_average():
     accuracy = schedule_free.main(["--epochs", "1"])
     assert accuracy["x, with its own"] > 0.9
     assert accuracy["x, with its own"] > accuracy["x, with the statistics of y"] + 0.1
+
+
+def test_the_line_of_keras_gives_the_curve_of_keras(tmp_path, capsys):
+    command = ["--data", "digits", "--recorded", "--steps", "60", "--output-dir", str(tmp_path)]
+    runs = from_keras.main(command)
+    assert [run.line for run in runs] == [
+        *("Adadelta()", "Adadelta(learning_rate=1.0)"),
+        *("Adadelta()", "Adam()"),
+    ]
+    # 1.5e-5 at most was measured: Keras on JAX takes the logarithm of a rounded sigmoid.
+    assert all(len(run.apart) == 60 and run.apart.max() < 1e-4 for run in runs)
+    # As pasted AdaDelta hardly moves, there and here.
+    pasted, paper, pasted_too, adam = (run.here[-10:].mean() for run in runs)
+    assert pasted > 2 * paper
+    assert pasted_too > 2 * adam
+    assert "stands in, recorded with Keras 3." in capsys.readouterr().out
+    assert (tmp_path / "from_keras.png").stat().st_size > 10_000
+
+
+WRONG = {
+    "rate 1": ("Adadelta", lambda: oa.adadelta(1.0, rho=0.95, eps=1e-7)),
+    "rho of torch": ("Adadelta", lambda: oa.adadelta(0.001, rho=0.9, eps=1e-7)),
+    "eps of the paper": ("Adadelta", lambda: oa.adadelta(0.001, rho=0.95, eps=1e-6)),
+    "eps after the correction of bias": ("Adam", lambda: oa.adam(0.001, eps=1e-7)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_line_that_means_something_else_shows(name, monkeypatch):
+    constructor, wrong = WRONG[name]
+    monkeypatch.setattr(from_keras.compat.keras, constructor, wrong)
+    _, problem = from_keras.problems(digits_data.load("digits"))
+    problem = problem._replace(calls=((constructor, {}),))
+    recorded = json.loads(from_keras.RECORDED.read_text())["digits"]["losses"]
+    (run,) = from_keras.compare(problem, 60, recorded, from_keras.Console(quiet=True))
+    assert run.apart.max() > 1e-3  # 3e-3 with Adam, 4.5e-3 and more with AdaDelta
+
+
+def test_what_keras_did_is_recorded_in_full():
+    recorded = json.loads(from_keras.RECORDED.read_text())
+    assert recorded.keys() == {"breast cancer", "digits", "mnist"}
+    for data in (digits_data.load("digits"), digits_data.load("digits")._replace(name="mnist")):
+        for problem in from_keras.problems(data):
+            losses = recorded[problem.name]["losses"]
+            assert list(losses) == [from_keras.written(*call) for call in problem.calls]
+            assert {len(curve) for curve in losses.values()} == {from_keras.STEPS}
+
+
+@pytest.mark.parametrize(
+    "command", [["--steps", "0"], ["--steps", "301"], ["--record", "--recorded"]]
+)
+def test_from_keras_refuses_what_it_cannot_do(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        from_keras.parse(command)
+    assert "300" in capsys.readouterr().err
