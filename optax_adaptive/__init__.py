@@ -1,5 +1,6 @@
 """Adaptive optimizers for JAX, each an `optax.GradientTransformation`."""
 
+from optax_adaptive import compat as compat
 from optax_adaptive._algorithms.adabelief import AdabeliefState as AdabeliefState
 from optax_adaptive._algorithms.adabelief import adabelief as adabelief
 from optax_adaptive._algorithms.adabelief import scale_by_adabelief as scale_by_adabelief

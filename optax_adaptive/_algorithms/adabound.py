@@ -77,7 +77,7 @@ def adabound(
     `optax.inject_hyperparams` the learning rate has no step 0: without `base_lr` the band stays.
     """
     direction = scale_by_adabound(
-        b1=b1, b2=b2, final_rate=_final_rate(final_lr, learning_rate, base_lr), gamma=gamma, eps=eps
+        b1=b1, b2=b2, final_rate=end_of_band(final_lr, learning_rate, base_lr), gamma=gamma, eps=eps
     )
     return descend(direction, learning_rate, weight_decay, mask)
 
@@ -99,7 +99,7 @@ def amsbound(
     Args, errors and departures as for `adabound`.
     """
     direction = scale_by_amsbound(
-        b1=b1, b2=b2, final_rate=_final_rate(final_lr, learning_rate, base_lr), gamma=gamma, eps=eps
+        b1=b1, b2=b2, final_rate=end_of_band(final_lr, learning_rate, base_lr), gamma=gamma, eps=eps
     )
     return descend(direction, learning_rate, weight_decay, mask)
 
@@ -166,7 +166,7 @@ def _band(final, gamma, t):
     return final * x / (x + 1), final * (x + 1) / x
 
 
-def _final_rate(final_lr, learning_rate, base_lr):
+def end_of_band(final_lr, learning_rate, base_lr):
     """The end of the band in units of the learning rate."""
     _check.positive(final_lr=final_lr)
     _check.scheduled(learning_rate=learning_rate)

@@ -1,0 +1,99 @@
+"""What the constructors of several frameworks are made of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from optax_adaptive import _check
+from optax_adaptive._core import add_decay, at, map_leaves, transformation
+from optax_adaptive._numerics import norm, squarable
+
+
+def refuse(others: Mapping[str, Any], **hints: str) -> None:
+    """No argument is left over; hints say what to do about some."""
+    for name in others:
+        hint = hints.get(name, "there is no such argument")
+        raise TypeError(f"{_check.caller()}: {name} is not taken: {hint}.")
+
+
+def is_zero(x: Any) -> bool:
+    """Whether a hyperparameter is known to be 0 or None: the part that it belongs to is absent."""
+    return x is None or (isinstance(x, (int, float)) and x == 0)
+
+
+def chain(*parts: optax.GradientTransformation | None) -> optax.GradientTransformation:
+    """The parts that are present, one after the other."""
+    present = [part for part in parts if part is not None] or [optax.identity()]
+    return present[0] if len(present) == 1 else optax.chain(*present)
+
+
+def plus_params(amount: Any) -> optax.GradientTransformationExtraArgs:
+    """Adds `amount` times the parameters to what comes in."""
+
+    def init(params):
+        return optax.EmptyState()
+
+    def update(grads, state, *, params):
+        return add_decay(grads, amount, None, params, None), state
+
+    return transformation(init, update)
+
+
+def coupled(weight_decay: Any) -> optax.GradientTransformation | None:
+    """weight_decay times the parameters, added to the gradients: L2 regularisation."""
+    _check.non_negative(weight_decay=weight_decay)
+    return None if is_zero(weight_decay) else plus_params(weight_decay)
+
+
+def over_time(rate: Any, decay: Any) -> Any:
+    """rate / (1 + decay step), for a number or a schedule."""
+    return rate if is_zero(decay) else lambda step: at(rate, step) / (1 + decay * step)
+
+
+def rounded(x: Any) -> Any:
+    """A number as float32 holds it; schedules and None as they are."""
+    return float(np.float32(x)) if isinstance(x, (int, float)) else x
+
+
+def clip(
+    clipnorm: Any = None, clipvalue: Any = None, global_clipnorm: Any = None
+) -> optax.GradientTransformationExtraArgs | None:
+    """The clipping of Keras: of every array's norm, of every entry, or of the norm of all.
+
+    An array with norm n is multiplied by clipnorm / max(n, clipnorm).
+    """
+    given = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+    given = {name: x for name, x in given.items() if x is not None}
+    _check.positive(**given)
+    if len(given) > 1:
+        raise ValueError(f"{_check.caller()}: only one of {' and '.join(given)} can be given.")
+    if not given:
+        return None
+
+    def init(params):
+        return optax.EmptyState()
+
+    def shrunk(g, n, most):
+        g, flaw = squarable(g)
+        return g * (most / jnp.maximum(n, most)) + flaw
+
+    def update(grads, state):
+        def leaf(g):
+            if clipvalue is not None:
+                return lax.clamp(
+                    jnp.asarray(-clipvalue, g.dtype), g, jnp.asarray(clipvalue, g.dtype)
+                )
+            return shrunk(g, norm(squarable(g)[0]), clipnorm)
+
+        if global_clipnorm is None:
+            return map_leaves(leaf, grads), state
+        norms = map_leaves(lambda g: norm(squarable(g)[0]), grads)
+        total = norm(jnp.stack(jax.tree.leaves(norms)))
+        return map_leaves(lambda g: shrunk(g, total, global_clipnorm), grads), state
+
+    return transformation(init, update)

@@ -1,0 +1,227 @@
+"""Keras 2: the classes of `tf.keras.optimizers.legacy`, which were `tf.keras.optimizers` to 2.10.
+
+Names, defaults and trajectories are those of tf_keras 2.21.0 (https://github.com/keras-team/tf-keras).
+They differ from Keras 3 where eps stands, in NAdam's momentum, and in `decay`: the rate is
+learning_rate / (1 + decay step). TensorFlow keeps their numbers in float32, and so they are rounded
+here: that shows in float64 only.
+
+Besides their own arguments all take those of `Options`; `clipvalue` comes before `clipnorm` or
+`global_clipnorm`. They know no weight decay. `learning_rate` may be a schedule of `compat.keras`.
+"""
+
+from typing import Any, TypedDict, Unpack
+
+import optax
+
+from optax_adaptive import _check
+from optax_adaptive._algorithms.adadelta import scale_by_adadelta
+from optax_adaptive._algorithms.adagrad import scale_by_adagrad
+from optax_adaptive._algorithms.adam import scale_by_adam
+from optax_adaptive._algorithms.adamax import scale_by_adamax
+from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad
+from optax_adaptive._algorithms.nadam import scale_by_nadam
+from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
+from optax_adaptive._core import descend
+from optax_adaptive._momentum import trace
+from optax_adaptive.compat._parts import chain, clip, is_zero, over_time, refuse, rounded
+
+
+class Options(TypedDict, total=False):
+    """What every optimizer of this module takes besides its own arguments, by keyword."""
+
+    decay: Any  # >= 0: the rate is learning_rate / (1 + decay step)
+    clipvalue: Any  # > 0: the largest entry of any gradient
+    clipnorm: Any  # > 0: the largest norm of the gradient of any one array
+    global_clipnorm: Any  # > 0: the largest norm of all gradients together
+
+
+def SGD(
+    learning_rate: optax.ScalarOrSchedule = 0.01,
+    momentum: Any = 0.0,
+    nesterov: bool = False,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.SGD`: as `compat.keras.SGD`.
+
+    Args:
+        learning_rate: A number >= 0 or a schedule.
+        momentum: In [0, 1); 0 for none.
+        nesterov: Whether the momentum looks one step ahead; without momentum it does nothing.
+        options: `Options`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.decay_rate(momentum=momentum)
+    _check.flag(nesterov=nesterov)
+    velocity = None if is_zero(momentum) else trace(rounded(momentum), nesterov)
+    return _optimizer(optax.identity(), learning_rate, options, velocity)
+
+
+def Adagrad(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    initial_accumulator_value: Any = 0.1,
+    epsilon: Any = 1e-7,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.Adagrad`: epsilon outside the root, unlike Keras 3.
+
+    Args:
+        learning_rate: A number >= 0 or a schedule.
+        initial_accumulator_value: What the sum of squares starts at, >= 0.
+        epsilon: >= 0, in units of gradients.
+        options: `Options`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.non_negative(epsilon=epsilon)
+    direction = scale_by_adagrad(initial_accumulator_value, epsilon, eps_in_sqrt=False)
+    return _optimizer(direction, learning_rate, options)
+
+
+def Adadelta(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    rho: Any = 0.95,
+    epsilon: Any = 1e-7,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.Adadelta`: as `compat.keras.Adadelta`.
+
+    Args:
+        learning_rate: A number >= 0 or a schedule; 1.0 for the paper.
+        rho: The share of the running means kept at each step, in (0, 1).
+        epsilon: > 0.
+        options: `Options`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.positive(epsilon=epsilon)
+    return _optimizer(scale_by_adadelta(rounded(rho), epsilon), learning_rate, options)
+
+
+def RMSprop(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    rho: Any = 0.9,
+    momentum: Any = 0.0,
+    epsilon: Any = 1e-7,
+    centered: bool = False,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.RMSprop`: epsilon outside the root, under it with momentum.
+
+    Args:
+        learning_rate: A number >= 0 or a schedule.
+        rho: The share of the running means kept at each step, in [0, 1), > 0 if centered.
+        momentum: In [0, 1), over the steps with their learning rate; 0 for none.
+        epsilon: > 0.
+        centered: Whether to divide by the deviation from the mean gradient.
+        options: `Options`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.flag(centered=centered)
+    _check.decay_rate(rho=rho, momentum=momentum)
+    _check.positive(epsilon=epsilon)
+    scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
+    direction = scale(rounded(rho), epsilon, eps_in_sqrt=not is_zero(momentum))
+    velocity = None if is_zero(momentum) else trace(rounded(momentum))
+    return _optimizer(direction, learning_rate, options, velocity)
+
+
+def Adam(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    beta_1: Any = 0.9,
+    beta_2: Any = 0.999,
+    epsilon: Any = 1e-7,
+    amsgrad: bool = False,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.Adam`: as `compat.keras.Adam`.
+
+    Args:
+        learning_rate: A number >= 0 or a schedule.
+        beta_1: The share of the mean of gradients kept at each step, in [0, 1).
+        beta_2: That of the mean of their squares, in [0, 1).
+        epsilon: > 0, in units of gradients, added to the root of the mean as it is.
+        amsgrad: Whether to divide by the largest mean of squares so far.
+        options: `Options`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    b1, b2 = _betas(beta_1, beta_2, epsilon)
+    _check.flag(amsgrad=amsgrad)
+    scale = scale_by_amsgrad if amsgrad else scale_by_adam
+    return _optimizer(scale(b1, b2, epsilon, eps_hat=True), learning_rate, options)
+
+
+def Adamax(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    beta_1: Any = 0.9,
+    beta_2: Any = 0.999,
+    epsilon: Any = 1e-7,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.Adamax`: as `compat.keras.Adamax`.
+
+    Args and errors as for `Adam`.
+    """
+    b1, b2 = _betas(beta_1, beta_2, epsilon)
+    return _optimizer(scale_by_adamax(b1, b2, epsilon, eps_in_max=False), learning_rate, options)
+
+
+def Nadam(
+    learning_rate: optax.ScalarOrSchedule = 0.001,
+    beta_1: Any = 0.9,
+    beta_2: Any = 0.999,
+    epsilon: Any = 1e-7,
+    *,
+    schedule_decay: Any = 0.004,
+    **options: Unpack[Options],
+) -> optax.GradientTransformationExtraArgs:
+    """`tf.keras.optimizers.legacy.Nadam`: `optax_adaptive.nadam` with Dozat's momentum.
+
+    Args and errors as for `Adam`, and:
+
+    Args:
+        schedule_decay: How fast the momentum grows from beta_1 / 2 to beta_1, >= 0. `get_config`
+            calls it `decay`; a decay of the rate this optimizer does not know.
+    """
+    if "decay" in options:
+        raise TypeError("Nadam: decay is not taken: what get_config calls so is schedule_decay.")
+    b1, b2 = _betas(beta_1, beta_2, epsilon)
+    direction = scale_by_nadam(b1, b2, epsilon, momentum_decay=rounded(schedule_decay))
+    return _optimizer(direction, learning_rate, options)
+
+
+def _betas(beta_1: Any, beta_2: Any, epsilon: Any) -> tuple[Any, Any]:
+    _check.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    _check.positive(epsilon=epsilon)
+    return rounded(beta_1), rounded(beta_2)
+
+
+def _optimizer(
+    direction: optax.GradientTransformation,
+    learning_rate: Any,
+    options: Any,
+    velocity: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer along a direction, with the options that all have in common."""
+    refuse(
+        {k: v for k, v in options.items() if k not in Options.__annotations__},
+        lr="it is learning_rate",
+        weight_decay="these classes know none; optax.chain can add it",
+        name="nothing here has one",
+    )
+    decay = options.get("decay", 0.0)
+    _check.non_negative(decay=decay)
+    direction = chain(
+        clip(clipvalue=options.get("clipvalue")),
+        clip(options.get("clipnorm"), global_clipnorm=options.get("global_clipnorm")),
+        direction,
+    )
+    rate = over_time(rounded(learning_rate), rounded(decay))
+    return descend(direction, rate, velocity=velocity)

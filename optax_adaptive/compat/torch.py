@@ -1,0 +1,395 @@
+"""PyTorch: the constructors of `torch.optim` and of the adabound package, and their checkpoints.
+
+`compat.torch.AdamW(lr=3e-4, betas=(0.9, 0.95))` is the line of a PyTorch script without its first
+argument: the parameters come with `init` and `update`. Names, defaults and trajectories are those
+of torch 2.13.0 (https://docs.pytorch.org/docs/stable/optim.html) and adabound 0.0.5
+(https://github.com/Luolc/AdaBound); `lr` may also be a schedule, a function of the count of steps.
+What only chooses among implementations of one rule (`foreach`, `fused`, `capturable`,
+`differentiable`) is an error: leave it out.
+
+In all of them, with g the gradient and p the parameters::
+
+    g = -g                    (maximize)
+    g = g + weight_decay p    (where the decay is not decoupled)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from optax_adaptive import _check
+from optax_adaptive._algorithms.adabound import end_of_band, scale_by_adabound, scale_by_amsbound
+from optax_adaptive._algorithms.adadelta import scale_by_adadelta
+from optax_adaptive._algorithms.adagrad import scale_by_adagrad
+from optax_adaptive._algorithms.adam import scale_by_adam
+from optax_adaptive._algorithms.adamax import scale_by_adamax
+from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad
+from optax_adaptive._algorithms.nadam import scale_by_nadam
+from optax_adaptive._algorithms.radam import scale_by_radam
+from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
+from optax_adaptive._core import descend
+from optax_adaptive._momentum import trace
+from optax_adaptive.compat._parts import (
+    chain,
+    coupled,
+    is_zero,
+    over_time,
+    plus_params,
+    refuse,
+)
+
+
+def SGD(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    momentum: Any = 0,
+    dampening: Any = 0,
+    weight_decay: Any = 0,
+    nesterov: bool = False,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.SGD`.
+
+    For every coordinate::
+
+        b = g                                   at the first step
+            momentum b + (1 - dampening) g      afterwards
+        p = p - lr b                            (nesterov: lr (g + momentum b))
+
+    Args:
+        lr: A number >= 0 or a schedule.
+        momentum: In [0, 1); 0 for none.
+        dampening: In [0, 1], from the second step on; 0 with nesterov.
+        weight_decay: >= 0, added to the gradient.
+        nesterov: Whether the momentum looks one step ahead; needs `momentum`.
+        maximize: Whether to ascend.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.decay_rate(momentum=momentum)
+    _check.share(dampening=dampening)
+    _check.flag(nesterov=nesterov)
+    if nesterov and (is_zero(momentum) or not is_zero(dampening)):
+        raise ValueError("SGD: nesterov needs a momentum, and no dampening.")
+    damped = velocity = None
+    if not is_zero(dampening):
+        damped = optax.scale_by_schedule(lambda step: jnp.where(step == 0, 1, 1 - dampening))
+    if not is_zero(momentum):
+        velocity = trace(momentum, nesterov)
+    return _optimizer([damped, velocity], lr, weight_decay, maximize, others)
+
+
+def Adagrad(
+    lr: optax.ScalarOrSchedule = 1e-2,
+    lr_decay: Any = 0,
+    weight_decay: Any = 0,
+    initial_accumulator_value: Any = 0,
+    eps: Any = 1e-10,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.Adagrad`.
+
+    At step t = 1, 2, ..., for every coordinate::
+
+        sum = sum + g²
+        p   = p - lr / (1 + (t - 1) lr_decay) g / (sqrt(sum) + eps)
+
+    Args:
+        lr: A number >= 0 or a schedule.
+        lr_decay: >= 0, how fast the rate falls besides.
+        weight_decay: >= 0, added to the gradient.
+        initial_accumulator_value: What `sum` starts at, >= 0.
+        eps: >= 0, in units of gradients.
+        maximize: Whether to ascend.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    _check.non_negative(lr_decay=lr_decay)
+    direction = scale_by_adagrad(initial_accumulator_value, eps, eps_in_sqrt=False)
+    return _optimizer([direction], lr, weight_decay, maximize, others, lr_decay=lr_decay)
+
+
+def Adadelta(
+    lr: optax.ScalarOrSchedule = 1.0,
+    rho: Any = 0.9,
+    eps: Any = 1e-6,
+    weight_decay: Any = 0,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.Adadelta`: `optax_adaptive.adadelta` with coupled weight decay.
+
+    Args:
+        lr: A number >= 0 or a schedule.
+        rho: The share of the running means kept at each step, in (0, 1).
+        eps: > 0.
+        weight_decay: >= 0, added to the gradient.
+        maximize: Whether to ascend.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    return _optimizer([scale_by_adadelta(rho, eps)], lr, weight_decay, maximize, others)
+
+
+def RMSprop(
+    lr: optax.ScalarOrSchedule = 1e-2,
+    alpha: Any = 0.99,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    momentum: Any = 0,
+    centered: bool = False,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.RMSprop`: eps outside the root, the rate outside the momentum.
+
+    For every coordinate::
+
+        v = alpha v + (1 - alpha) g²
+        m = alpha m + (1 - alpha) g                  (centered)
+        b = momentum b + g / (sqrt(v) + eps)         (centered: sqrt(v - m²))
+        p = p - lr b
+
+    Args:
+        lr: A number >= 0 or a schedule.
+        alpha: The share of the running means kept at each step, in [0, 1), > 0 if centered.
+        eps: > 0, in units of gradients.
+        weight_decay: >= 0, added to the gradient.
+        momentum: In [0, 1); 0 for none.
+        centered: Whether to divide by the deviation from the mean gradient.
+        maximize: Whether to ascend.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+
+    Departures: v - m² as a sum of squares. In float32 torch's is negative by rounding near a
+    constant gradient, and its steps NaN.
+    """
+    _check.flag(centered=centered)
+    _check.decay_rate(alpha=alpha, momentum=momentum)
+    scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
+    velocity = None if is_zero(momentum) else trace(momentum)
+    direction = [scale(alpha, eps, eps_in_sqrt=False), velocity]
+    return _optimizer(direction, lr, weight_decay, maximize, others)
+
+
+def Adam(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    decoupled_weight_decay: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.Adam`: `optax_adaptive.adam`, or `amsgrad`, with coupled weight decay.
+
+    Args:
+        lr: A number >= 0 or a schedule.
+        betas: The shares of the two running means kept at each step, each in [0, 1).
+        eps: > 0, in units of gradients.
+        weight_decay: >= 0, added to the gradient.
+        amsgrad: Whether to divide by the largest mean of squares so far.
+        maximize: Whether to ascend.
+        decoupled_weight_decay: Whether p shrinks by lr weight_decay p instead: `AdamW`.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    b1, b2 = _pair(betas)
+    _check.flag(amsgrad=amsgrad)
+    scale = scale_by_amsgrad if amsgrad else scale_by_adam
+    decoupled = decoupled_weight_decay
+    return _optimizer([scale(b1, b2, eps)], lr, weight_decay, maximize, others, decoupled)
+
+
+def AdamW(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    eps: Any = 1e-8,
+    weight_decay: Any = 1e-2,
+    amsgrad: bool = False,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.AdamW`: `Adam(decoupled_weight_decay=True)`, by 0.01 by default.
+
+    Args and errors as for `Adam`.
+    """
+    b1, b2 = _pair(betas)
+    _check.flag(amsgrad=amsgrad)
+    scale = scale_by_amsgrad if amsgrad else scale_by_adam
+    return _optimizer([scale(b1, b2, eps)], lr, weight_decay, maximize, others, decoupled=True)
+
+
+def Adamax(
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.Adamax`: `optax_adaptive.adamax` with coupled weight decay.
+
+    Args and errors as for `Adam`.
+    """
+    b1, b2 = _pair(betas)
+    return _optimizer([scale_by_adamax(b1, b2, eps)], lr, weight_decay, maximize, others)
+
+
+def NAdam(
+    lr: optax.ScalarOrSchedule = 2e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    momentum_decay: Any = 4e-3,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.NAdam`: `optax_adaptive.nadam` with Dozat's schedule of the momentum.
+
+    Args and errors as for `Adam`, and:
+
+    Args:
+        momentum_decay: How fast the momentum grows from half of betas[0] to all of it, >= 0.
+    """
+    b1, b2 = _pair(betas)
+    direction = scale_by_nadam(b1, b2, eps, momentum_decay=momentum_decay)
+    decoupled = decoupled_weight_decay
+    return _optimizer([direction], lr, weight_decay, maximize, others, decoupled)
+
+
+def RAdam(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    decoupled_weight_decay: bool = False,
+    *,
+    maximize: bool = False,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`torch.optim.RAdam`: `optax_adaptive.radam` with eps_hat=True and coupled weight decay.
+
+    Args and errors as for `Adam`; betas[1] in (0, 1).
+    """
+    b1, b2 = _pair(betas)
+    direction = scale_by_radam(b1, b2, eps, eps_hat=True)
+    decoupled = decoupled_weight_decay
+    return _optimizer([direction], lr, weight_decay, maximize, others, decoupled)
+
+
+def AdaBound(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    final_lr: Any = 0.1,
+    gamma: Any = 1e-3,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    amsbound: bool = False,
+    *,
+    base_lr: Any = None,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`adabound.AdaBound`: `optax_adaptive.adabound`, or `amsbound`, with coupled weight decay.
+
+    Args:
+        lr: A number >= 0 or a schedule, which moves the band along with it.
+        betas: The shares of the two running means kept at each step, each in [0, 1).
+        final_lr: The rate of the SGD it ends as, > 0, when `lr` is `base_lr`.
+        gamma: How fast the band closes, in (0, 1).
+        eps: > 0, in units of gradients.
+        weight_decay: >= 0, added to the gradient.
+        amsbound: Whether to divide by the largest mean of squares so far.
+        base_lr: The rate at which the optimizer was made, > 0; None for `lr` at step 0. The package
+            remembers it, and does not save it.
+
+    Raises:
+        ValueError: If an argument is outside its domain.
+    """
+    direction = _adabound(lr, betas, final_lr, gamma, eps, amsbound, base_lr)
+    return _optimizer([direction], lr, weight_decay, False, others)
+
+
+def AdaBoundW(
+    lr: optax.ScalarOrSchedule = 1e-3,
+    betas: tuple[Any, Any] = (0.9, 0.999),
+    final_lr: Any = 0.1,
+    gamma: Any = 1e-3,
+    eps: Any = 1e-8,
+    weight_decay: Any = 0,
+    amsbound: bool = False,
+    *,
+    base_lr: Any = None,
+    **others: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """`AdaBoundW` of the adabound repository: p shrinks by weight_decay p, whatever the rate.
+
+    Args and errors as for `AdaBound`.
+
+    Departures: it never was in a release; this is the repository at commit 2e928c3.
+    """
+    direction = _adabound(lr, betas, final_lr, gamma, eps, amsbound, base_lr)
+    _check.non_negative(weight_decay=weight_decay)
+    decay = None if is_zero(weight_decay) else plus_params(-weight_decay)
+    return _optimizer([direction], lr, 0, False, others, velocity=decay)
+
+
+def _adabound(lr, betas, final_lr, gamma, eps, amsbound, base_lr):
+    b1, b2 = _pair(betas)
+    _check.flag(amsbound=amsbound)
+    scale = scale_by_amsbound if amsbound else scale_by_adabound
+    final_rate = end_of_band(final_lr, lr, base_lr)
+    return scale(b1=b1, b2=b2, final_rate=final_rate, gamma=gamma, eps=eps)
+
+
+def _pair(betas: Any) -> tuple[Any, Any]:
+    """The two numbers of betas."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise ValueError(f"{_check.caller()}: betas must be a pair of numbers, got {betas!r}.")
+    _check.decay_rate(**{f"betas[{i}]": b for i, b in enumerate(betas)})
+    return betas[0], betas[1]
+
+
+def _optimizer(
+    direction: Sequence[optax.GradientTransformation | None],
+    lr: Any,
+    weight_decay: Any,
+    maximize: Any,
+    others: Any,
+    decoupled: Any = False,
+    lr_decay: Any = 0,
+    velocity: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Descends along the parts of `direction` that are present."""
+    implementation = "it only chooses among implementations of one rule; leave it out"
+    refuse(
+        others,
+        learning_rate="torch calls it lr",
+        params="parameters are given to init and update",
+        **dict.fromkeys(("foreach", "fused", "capturable", "differentiable"), implementation),
+    )
+    _check.scheduled(lr=lr)
+    _check.flag(maximize=maximize, decoupled_weight_decay=decoupled)
+    _check.non_negative(weight_decay=weight_decay)
+    l2 = None if decoupled else coupled(weight_decay)
+    decay = weight_decay if decoupled and not is_zero(weight_decay) else None
+    parts = chain(optax.scale(-1.0) if maximize else None, l2, *direction)
+    return descend(parts, over_time(lr, lr_decay), decay, velocity=velocity)
