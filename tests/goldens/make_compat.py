@@ -1,20 +1,32 @@
 """Make the files of compat/: what a line pasted from another framework does, and its checkpoints.
 
-    python tests/goldens/make_compat.py torch            torch==2.13.0
-    python tests/goldens/make_compat.py adabound         torch==2.13.0 adabound==0.0.5
-    python tests/goldens/make_compat.py keras            keras==3.15.1 jax==0.10.2
+    python tests/goldens/make_compat.py torch
+    python tests/goldens/make_compat.py keras
 
-Each in a throw-away virtual environment with numpy, not the one of the tests.
+and so on for every name of FILES. Each needs, in a throw-away virtual environment and not the one
+of the tests, numpy==2.4.6 and
+
+    torch            torch==2.13.0
+    adabound         torch==2.13.0 adabound==0.0.5
+    keras            keras==3.15.1 jax==0.10.2
+    keras_legacy     tensorflow==2.21.0 tf_keras==2.21.0
+    keras_adabound   the same, and in KERAS_ADABOUND the folder of keras-adabound 0.6.0's source
+    tf1              tensorflow==2.21.0
+    tfjs             node, and in NODE_PATH a node_modules with @tensorflow/tfjs 4.22.0
 
 Of `problem()`, of 8 numbers, the first six are a kernel of shape (2, 3), the last two a bias: so
-norms over one array and over all differ. Everything runs in float64 but the checkpoints named
-*_float32 and *_bfloat16. A float is written by the repr of its own type, which reads back to the
-same bits; null stands for NaN.
+norms over one array and over all differ. Everything runs in float64 but tfjs, which has only
+float32, and the checkpoints named *_float32 and *_bfloat16. A float is written by the repr of its
+own type, which reads back to the same bits; null stands for NaN.
 """
 
 import argparse
+import importlib
 import json
 import os
+import subprocess
+import sys
+import types
 import warnings
 from importlib import metadata
 from pathlib import Path
@@ -421,6 +433,198 @@ KERAS_CHECKPOINTS = {
     "nadam_float32": ("Nadam", {"learning_rate": 0.01}),
 }
 
+# ---------------------------------------------------------------------------- what to run: others
+
+KERAS_LEGACY = {
+    "sgd": ("SGD", {}),
+    "sgd_momentum": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
+    "sgd_momentum_drop": ("SGD", {"learning_rate": 0.01, "momentum": 0.9}),
+    "sgd_nesterov_decay": (
+        "SGD",
+        {"learning_rate": 0.01, "momentum": 0.9, "nesterov": True, "decay": 0.05},
+    ),
+    "sgd_clipnorm": ("SGD", {"learning_rate": 0.01, "clipnorm": 30.0}),
+    "sgd_global_clipnorm": ("SGD", {"learning_rate": 0.01, "global_clipnorm": 60.0}),
+    "sgd_clipvalue_clipnorm": (
+        "SGD",
+        {"learning_rate": 0.01, "clipvalue": 20.0, "clipnorm": 25.0},
+    ),
+    "adam_clipvalue": ("Adam", {"clipvalue": 30.0}),
+    "adagrad": ("Adagrad", {}),
+    "adagrad_options": (
+        "Adagrad",
+        {
+            "learning_rate": 0.01,
+            "initial_accumulator_value": 0.01,
+            "epsilon": 1e-3,
+            "decay": 0.05,
+        },
+    ),
+    "adadelta": ("Adadelta", {}),
+    "adadelta_rho": ("Adadelta", {"learning_rate": 1.0, "rho": 0.9, "epsilon": 1e-4}),
+    "adadelta_decay": ("Adadelta", {"learning_rate": 1.0, "decay": 0.05}),
+    "rmsprop": ("RMSprop", {}),
+    "rmsprop_rho": ("RMSprop", {"rho": 0.8, "epsilon": 1e-3, "decay": 0.05}),
+    "rmsprop_momentum": ("RMSprop", {"momentum": 0.9}),
+    "rmsprop_momentum_drop": ("RMSprop", {"learning_rate": 1e-3, "momentum": 0.9}),
+    "rmsprop_centered": ("RMSprop", {"centered": True}),
+    "rmsprop_centered_momentum": (
+        "RMSprop",
+        {"momentum": 0.8, "epsilon": 1e-5, "centered": True, "decay": 0.05},
+    ),
+    "adam": ("Adam", {}),
+    "adam_betas": (
+        "Adam",
+        {"learning_rate": 0.01, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3, "decay": 0.05},
+    ),
+    "adam_amsgrad": ("Adam", {"amsgrad": True}),
+    "adam_schedule": ("Adam", {"learning_rate": schedule_of("exponential")}),
+    "adamax": ("Adamax", {}),
+    "adamax_betas": (
+        "Adamax",
+        {"learning_rate": 0.01, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3, "decay": 0.05},
+    ),
+    "nadam": ("Nadam", {}),
+    "nadam_betas": (
+        "Nadam",
+        {
+            "learning_rate": 0.01,
+            "beta_1": 0.8,
+            "beta_2": 0.99,
+            "epsilon": 1e-3,
+            "schedule_decay": 0.1,
+        },
+    ),
+}
+KERAS_LEGACY_CONFIGS = [
+    "sgd_nesterov_decay",
+    "adagrad_options",
+    "adadelta_rho",
+    "rmsprop_centered_momentum",
+    "adam_betas",
+    "adam_amsgrad",
+    "adam_schedule",
+    "adamax_betas",
+    "nadam_betas",
+    "sgd_clipnorm",
+]
+# Those named new_* are of tf_keras.optimizers: the classes of Keras 2.11 and later.
+KERAS_LEGACY_CHECKPOINTS = {
+    "sgd": ("SGD", {"learning_rate": 0.3}),
+    "momentum": ("SGD", {"learning_rate": 0.05, "momentum": 0.9}),
+    "nesterov_decay": (
+        "SGD",
+        {"learning_rate": 0.05, "momentum": 0.9, "nesterov": True, "decay": 0.01},
+    ),
+    "adagrad": ("Adagrad", {"learning_rate": 0.1}),
+    "adadelta": ("Adadelta", {"learning_rate": 1.0, "epsilon": 1e-4}),
+    "rmsprop": ("RMSprop", {"learning_rate": 0.005}),
+    "rmsprop_momentum": ("RMSprop", {"learning_rate": 0.003, "momentum": 0.8}),
+    "rmsprop_centered_momentum": (
+        "RMSprop",
+        {"learning_rate": 0.003, "momentum": 0.8, "centered": True},
+    ),
+    "adam": ("Adam", {"learning_rate": 0.02}),
+    "amsgrad": ("Adam", {"learning_rate": 0.02, "beta_2": 0.8, "amsgrad": True}),
+    "adamax": ("Adamax", {"learning_rate": 0.03}),
+    "nadam": ("Nadam", {"learning_rate": 0.01}),
+    "adam_float32": ("Adam", {"learning_rate": 0.02}),
+    "new_adam": ("Adam", {"learning_rate": 0.02}),
+    "new_adadelta": ("Adadelta", {"learning_rate": 1.0, "epsilon": 1e-4}),
+    "new_rmsprop_centered_momentum": (
+        "RMSprop",
+        {"learning_rate": 0.003, "momentum": 0.8, "centered": True},
+    ),
+    "new_nadam": ("Nadam", {"learning_rate": 0.01}),
+}
+KERAS_LEGACY_NOTE = (
+    "The legacy optimizers keep their hyperparameters in float32 and compute in the parameters' "
+    "type. Those named new_* keep the learning rate in floatx, here the parameters' type."
+)
+NEW_NADAM_NOTE = "The product of momenta is not among the variables, so it is not saved."
+
+KERAS_ADABOUND = {
+    "adabound": ("AdaBound", {}),
+    "adabound_band": ("AdaBound", {"final_lr": 0.5, "gamma": 0.01}),
+    "adabound_betas": (
+        "AdaBound",
+        {"learning_rate": 0.01, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-3},
+    ),
+    "adabound_amsgrad": ("AdaBound", {"amsgrad": True}),
+    "adabound_weight_decay": ("AdaBound", {"weight_decay": 0.01}),
+    "adabound_decay": ("AdaBound", {"decay": 0.05, "base_lr": 0.002}),
+}
+KERAS_ADABOUND_CHECKPOINTS = {
+    "adabound": ("AdaBound", {"learning_rate": 0.01}),
+    "amsgrad": ("AdaBound", {"learning_rate": 0.01, "beta_2": 0.8, "amsgrad": True}),
+}
+KERAS_ADABOUND_NOTE = (
+    "It derives from the Keras 2 optimizer of before 2.11, here tf_keras.optimizers.legacy, which "
+    "keeps hyperparameters in float32; checks of types by typeguard are switched off."
+)
+
+TF1 = {
+    "gradient_descent": ("GradientDescentOptimizer", {"learning_rate": 0.01}),
+    "momentum": ("MomentumOptimizer", {"learning_rate": 0.01, "momentum": 0.9}),
+    "momentum_drop": ("MomentumOptimizer", {"learning_rate": 0.01, "momentum": 0.9}),
+    "momentum_nesterov": (
+        "MomentumOptimizer",
+        {"learning_rate": 0.01, "momentum": 0.9, "use_nesterov": True},
+    ),
+    "adagrad": ("AdagradOptimizer", {"learning_rate": 0.01}),
+    "adagrad_initial": (
+        "AdagradOptimizer",
+        {"learning_rate": 0.01, "initial_accumulator_value": 0.01},
+    ),
+    "adadelta": ("AdadeltaOptimizer", {}),
+    "adadelta_rho": ("AdadeltaOptimizer", {"learning_rate": 1.0, "rho": 0.9, "epsilon": 1e-4}),
+    "rmsprop": ("RMSPropOptimizer", {"learning_rate": 0.01}),
+    "rmsprop_decay": ("RMSPropOptimizer", {"learning_rate": 0.01, "decay": 0.8, "epsilon": 1e-3}),
+    "rmsprop_momentum_drop": ("RMSPropOptimizer", {"learning_rate": 0.01, "momentum": 0.9}),
+    "rmsprop_centered": ("RMSPropOptimizer", {"learning_rate": 0.01, "centered": True}),
+    "rmsprop_centered_momentum": (
+        "RMSPropOptimizer",
+        {"learning_rate": 0.01, "momentum": 0.8, "centered": True},
+    ),
+    "adam": ("AdamOptimizer", {}),
+    "adam_betas": (
+        "AdamOptimizer",
+        {"learning_rate": 0.01, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3},
+    ),
+}
+TF1_NOTE = "Hyperparameters pass through float32, and Adam keeps the powers of its betas there."
+
+# The arguments by the names of the parameters; tf.train takes them by position.
+TFJS = {
+    "sgd": ("sgd", {"learningRate": 0.01}),
+    "momentum": ("momentum", {"learningRate": 0.01, "momentum": 0.9}),
+    "momentum_drop": ("momentum", {"learningRate": 0.01, "momentum": 0.9}),
+    "momentum_nesterov": (
+        "momentum",
+        {"learningRate": 0.01, "momentum": 0.9, "useNesterov": True},
+    ),
+    "adagrad": ("adagrad", {"learningRate": 0.01}),
+    "adagrad_initial": ("adagrad", {"learningRate": 0.01, "initialAccumulatorValue": 0.01}),
+    "adadelta": ("adadelta", {}),
+    "adadelta_rho": ("adadelta", {"learningRate": 0.01, "rho": 0.9, "epsilon": 1e-4}),
+    "rmsprop": ("rmsprop", {"learningRate": 0.01}),
+    "rmsprop_decay": ("rmsprop", {"learningRate": 0.01, "decay": 0.8, "epsilon": 1e-3}),
+    "rmsprop_momentum": ("rmsprop", {"learningRate": 0.01, "momentum": 0.9}),
+    "rmsprop_momentum_drop": ("rmsprop", {"learningRate": 0.01, "momentum": 0.9}),
+    "rmsprop_centered": ("rmsprop", {"learningRate": 0.01, "centered": True}),
+    "rmsprop_centered_momentum": (
+        "rmsprop",
+        {"learningRate": 0.01, "momentum": 0.8, "epsilon": 1e-9, "centered": True},
+    ),
+    "adam": ("adam", {}),
+    "adam_betas": ("adam", {"learningRate": 0.01, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3}),
+    "adamax": ("adamax", {}),
+    "adamax_decay": (
+        "adamax",
+        {"learningRate": 0.01, "beta1": 0.8, "beta2": 0.99, "epsilon": 1e-3, "decay": 0.05},
+    ),
+}
+
 # ---------------------------------------------------------------------------- how to write it
 
 
@@ -795,10 +999,215 @@ def keras_file(_):
     return file
 
 
+# ---------------------------------------------------------------------------- TensorFlow
+
+
+def tensorflow():
+    os.environ.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="", TF_USE_LEGACY_KERAS="1")
+    import tensorflow as tf
+
+    return tf
+
+
+def tensorflow_case(make, rated):
+    """A case; `rated(optimizer, rate)` changes the rate of an optimizer."""
+    tf = tensorflow()
+
+    def run(arguments, drop):
+        first, gradients = problem()
+        variables = [
+            tf.Variable(x, name=name)
+            for name, x in zip(("kernel", "bias"), kernel_and_bias(first), strict=True)
+        ]
+        optimizer = make(arguments)
+        trajectory = []
+        for step, gradient in enumerate(gradients):
+            if step == drop:
+                rated(optimizer, arguments["learning_rate"] / 10)
+            parts = [tf.constant(g) for g in kernel_and_bias(gradient)]
+            optimizer.apply_gradients(list(zip(parts, variables, strict=True)))
+            trajectory.append(flat(v.numpy() for v in variables))
+        return trajectory
+
+    return run
+
+
+def set_rate(optimizer, rate):
+    optimizer.learning_rate = rate
+
+
+def tensorflow_checkpoint(name, optimizer, make, arguments):
+    tf = tensorflow()
+    import tf_keras
+
+    dtype = dtype_of(name)
+    tf_keras.backend.set_floatx(dtype)
+    variables = {
+        f"{layer}/{part}": tf.Variable(x.astype(dtype), name=f"{layer}/{part}")
+        for layer, parts in start().items()
+        for part, x in parts.items()
+    }
+    k0, b0, k1, b1 = variables.values()
+    tx = make(**arguments)
+    x, y = (tf.constant(z.astype(dtype)) for z in data())
+    entry = {"optimizer": optimizer, "arguments": arguments, "dtype": dtype}
+    entry["names"] = list(variables)
+
+    def values():
+        return {n: v.numpy() for n, v in variables.items()}
+
+    losses, after = [], []
+    for step in range(SHOWN[-1]):
+        if step == SAVED_AT:
+            entry["config"] = plain(tx.get_config())
+            held = tx.variables() if callable(tx.variables) else tx.variables
+            entry["variables"] = [{"name": v.name, **array(v.numpy())} for v in held]
+            entry["start"] = {n: array(v) for n, v in values().items()}
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((tf.tanh(x @ k0 + b0) @ k1 + b1 - y) ** 2)
+        gradients = tape.gradient(loss, list(variables.values()))
+        tx.apply_gradients(list(zip(gradients, variables.values(), strict=True)))
+        losses.append(float(loss))
+        if step + 1 in SHOWN:
+            after.append(values())
+    entry["steps"] = list(SHOWN)
+    entry["parameters"] = stacked(after, variables)
+    falls(name, losses)
+    return entry
+
+
+def keras_legacy_file(_):
+    tf = tensorflow()
+    import tf_keras
+
+    legacy, schedules = tf_keras.optimizers.legacy, tf_keras.optimizers.schedules
+    file = {
+        "framework": "keras_legacy",
+        "version": f"tf_keras {tf_keras.__version__} on tensorflow {tf.__version__}",
+        "licence": "Apache-2.0",
+        "dtype": "float64",
+        "note": KERAS_LEGACY_NOTE,
+        "configs": {},
+        "cases": {},
+        "checkpoints": {},
+    }
+    for key, (optimizer, arguments) in KERAS_LEGACY.items():
+
+        def make(given, name=optimizer):
+            return getattr(legacy, name)(**keras_arguments(given, schedules))
+
+        run = tensorflow_case(make, set_rate)
+        file["cases"][key] = case(key, optimizer, arguments, run)
+        if key in KERAS_LEGACY_CONFIGS:
+            file["configs"][key] = plain(make(arguments).get_config())
+    for key, (optimizer, arguments) in KERAS_LEGACY_CHECKPOINTS.items():
+        module = tf_keras.optimizers if key.startswith("new_") else legacy
+        entry = tensorflow_checkpoint(key, optimizer, getattr(module, optimizer), arguments)
+        if key == "new_nadam":
+            entry["note"] = NEW_NADAM_NOTE
+        file["checkpoints"][key] = entry
+    return file
+
+
+def keras_adabound_file(_):
+    tf = tensorflow()
+    import tf_keras
+
+    stub = types.ModuleType("typeguard")
+    stub.typechecked = lambda f: f
+    sys.modules["typeguard"] = stub
+    tf.keras.optimizers.Optimizer = tf_keras.optimizers.legacy.Optimizer
+    sys.path.insert(0, os.environ["KERAS_ADABOUND"])
+    module = importlib.import_module("keras_adabound")
+    file = {
+        "framework": "keras_adabound",
+        "version": f"{module.__version__} on tf_keras {tf_keras.__version__}",
+        "licence": "MIT",
+        "dtype": "float64",
+        "note": KERAS_ADABOUND_NOTE,
+        "configs": {},
+        "cases": {},
+        "checkpoints": {},
+    }
+    for key, (optimizer, arguments) in KERAS_ADABOUND.items():
+        run = tensorflow_case(lambda given: module.AdaBound(**given), set_rate)
+        file["cases"][key] = case(key, optimizer, arguments, run)
+        file["configs"][key] = plain(module.AdaBound(**arguments).get_config())
+    for key, (optimizer, arguments) in KERAS_ADABOUND_CHECKPOINTS.items():
+        entry = tensorflow_checkpoint(key, optimizer, module.AdaBound, arguments)
+        file["checkpoints"][key] = entry
+    return file
+
+
+def tf1_file(_):
+    tf = tensorflow()
+    train = tf.compat.v1.train
+    file = {
+        "framework": "tf1",
+        "version": f"tf.compat.v1.train of tensorflow {tf.__version__}",
+        "licence": "Apache-2.0",
+        "dtype": "float64",
+        "note": TF1_NOTE,
+        "cases": {},
+        "checkpoints": {},
+    }
+
+    def rated(optimizer, rate):
+        optimizer.rate = rate
+
+    for key, (name, arguments) in TF1.items():
+
+        def make(given, name=name):
+            cls = getattr(train, name)
+            if "learning_rate" not in given:
+                return cls(**given)
+            # Eager code gives a rate that changes as a function.
+            optimizer = cls(**given | {"learning_rate": lambda: optimizer.rate})
+            optimizer.rate = given["learning_rate"]
+            return optimizer
+
+        file["cases"][key] = case(key, name, arguments, tensorflow_case(make, rated))
+    return file
+
+
+def tfjs_file(_):
+    first, gradients = problem()
+    asked = {
+        "start": first.tolist(),
+        "gradients": gradients.tolist(),
+        "drop_at": DROP_AT,
+        "cases": TFJS,
+    }
+    script = [os.environ.get("NODE", "node"), str(HERE / "make_compat_tfjs.js")]
+    done = subprocess.run(
+        script, input=json.dumps(asked), check=True, stdout=subprocess.PIPE, text=True
+    )
+    found = json.loads(done.stdout)
+
+    def run_of(key):
+        # NaN reaches us as null.
+        return lambda *_: numbers(np.array(found["cases"][key], dtype=np.float32))
+
+    return {
+        "framework": "tfjs",
+        "version": found["version"],
+        "licence": "Apache-2.0",
+        "dtype": "float32",
+        "cases": {
+            key: case(key, name, arguments, run_of(key)) for key, (name, arguments) in TFJS.items()
+        },
+        "checkpoints": {},
+    }
+
+
 FILES = {
     "torch": torch_file,
     "adabound": torch_file,
     "keras": keras_file,
+    "keras_legacy": keras_legacy_file,
+    "keras_adabound": keras_adabound_file,
+    "tf1": tf1_file,
+    "tfjs": tfjs_file,
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 # An optimizer's state was saved after this many steps; the run went on, and after these, counted
 # from its start, the parameters are shown.
 SAVED_AT = 15
-SHOWN = (16, 17, 18, 20, 25, 35)
+SHOWN = (16, 17, 20, 25, 35)
 
 
 def _waves(shape, speed, phase):
