@@ -67,9 +67,7 @@ def AdagradOptimizer(
         ValueError: If an argument is outside its domain.
     """
     _check.positive(initial_accumulator_value=initial_accumulator_value)
-    return descend(
-        scale_by_adagrad(rounded(initial_accumulator_value), 0.0), rounded(learning_rate)
-    )
+    return descend(scale_by_adagrad(initial_accumulator_value, 0.0), rounded(learning_rate))
 
 
 def AdadeltaOptimizer(
