@@ -134,23 +134,34 @@ def to_raw(state: Any) -> Any:
 
 
 def merged(tree: Any, other: Any) -> Any:
-    """A tree with the leaves of another one where it has none."""
-    return jax.tree.map(lambda a, b: b if _is_absent(a) else a, tree, other, is_leaf=_is_absent)
+    """A tree with the leaves of another one where it has None."""
+    return jax.tree.map(lambda a, b: b if a is None else a, tree, other, is_leaf=_is_absent)
+
+
+def spread(field: Any, params: Any) -> Any:
+    """A field of a state in the shape of the parameters' tree, None where a mask left them out."""
+
+    def leaf(x, p):
+        return jax.tree.map(lambda _: None, p) if _is_absent(x) else x
+
+    return jax.tree.map(leaf, field, params, is_leaf=_is_absent)
 
 
 def filled(tree: Any, params: Any) -> tuple[Any, Any]:
-    """A tree like the parameters, zeros where it has no leaf; and ones where it has one."""
+    """Arrays like the parameters, zeros where a tree has None; and ones where it has an array."""
 
     def leaf(x, p):
-        if _is_absent(x):
+        if x is None:
             return np.zeros(np.shape(p))
-        pair = jnp.iscomplexobj(p)
-        return np.asarray(jax.lax.complex(x[..., 0], x[..., 1]) if pair else x)
+        return np.asarray(jax.lax.complex(x[..., 0], x[..., 1]) if jnp.iscomplexobj(p) else x)
 
     def has(x, p):
-        return np.full(np.shape(p), 0.0 if _is_absent(x) else 1.0)
+        return np.full(np.shape(p), float(x is not None))
 
-    return (jax.tree.map(f, tree, params, is_leaf=_is_absent) for f in (leaf, has))  # pyright: ignore
+    def like(f):
+        return jax.tree.map(f, tree, params, is_leaf=_is_absent)
+
+    return like(leaf), like(has)
 
 
 def array(x: Any) -> np.ndarray:

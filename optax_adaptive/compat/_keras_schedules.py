@@ -101,7 +101,7 @@ def PolynomialDecay(
     def schedule(step):
         progress = _floating(step) / decay_steps
         if cycle:
-            progress = progress / jnp.maximum(jnp.ceil(progress), 1)
+            progress = progress / jnp.maximum(-(-step // decay_steps), 1)
         left = 1 - jnp.minimum(progress, 1)
         return end_learning_rate + (initial_learning_rate - end_learning_rate) * left**power
 
@@ -174,16 +174,19 @@ def CosineDecayRestarts(
     _check.at_least_one(t_mul=t_mul)
     _check.non_negative(initial_learning_rate=initial_learning_rate, m_mul=m_mul, alpha=alpha)
 
+    def begin(restart):  # 1 + t_mul + ... + t_mul^(restart - 1)
+        return (t_mul**restart - 1) / (t_mul - 1)
+
     def schedule(step):
         passed = _floating(step) / first_decay_steps  # in lengths of the first one
         if t_mul == 1:
-            restarts = jnp.floor(passed)
+            restarts = _floating(step // first_decay_steps)
             progress = passed - restarts
         else:
-            # Restart i begins at 1 + t_mul + ... + t_mul^(i - 1).
-            restarts = jnp.floor(jnp.log1p(passed * (t_mul - 1)) / math.log(t_mul))
-            begins = (t_mul**restarts - 1) / (t_mul - 1)
-            progress = (passed - begins) / t_mul**restarts
+            restarts = jnp.round(jnp.log1p(passed * (t_mul - 1)) / math.log(t_mul))
+            # The logarithm is rounded: near a restart it may be on either side.
+            restarts = restarts - (begin(restarts) > passed)
+            progress = (passed - begin(restarts)) / t_mul**restarts
         decayed = (1 - alpha) * m_mul**restarts * _half_a_cosine(progress) + alpha
         return initial_learning_rate * decayed
 
@@ -196,8 +199,8 @@ def _progress(initial_learning_rate: Any, decay_steps: Any, staircase: Any) -> S
     _check.flag(staircase=staircase)
 
     def progress(step):
-        passed = _floating(step) / decay_steps
-        return jnp.floor(passed) if staircase else passed
+        # Not the floor of the quotient, which XLA makes of the reciprocal of decay_steps.
+        return _floating(step // decay_steps) if staircase else _floating(step) / decay_steps
 
     return progress
 

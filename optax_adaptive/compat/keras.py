@@ -10,29 +10,42 @@ Besides their own arguments all take those of `Options`. At every step the gradi
 learning_rate weight_decay p, the rule is applied, and the averages of the parameters follow.
 """
 
+import re
+from collections.abc import Mapping
 from typing import Any, TypedDict, Unpack
 
 import optax
 
 from optax_adaptive import _check
-from optax_adaptive._algorithms.adabound import end_of_band, scale_by_adabound, scale_by_amsbound
+from optax_adaptive._algorithms.adabound import (
+    end_of_band,
+    scale_by_adabound,
+    scale_by_amsbound,
+)
 from optax_adaptive._algorithms.adadelta import scale_by_adadelta
 from optax_adaptive._algorithms.adagrad import scale_by_adagrad
 from optax_adaptive._algorithms.adam import scale_by_adam
 from optax_adaptive._algorithms.adamax import scale_by_adamax
 from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad
 from optax_adaptive._algorithms.nadam import scale_by_nadam
-from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
+from optax_adaptive._algorithms.rmsprop import (
+    scale_by_centered_rmsprop,
+    scale_by_rmsprop,
+)
 from optax_adaptive._core import descend
 from optax_adaptive._momentum import trace
 from optax_adaptive._wrappers.accumulate import accumulate
 from optax_adaptive._wrappers.averaging import exponential_averaging
-from optax_adaptive.compat._keras_schedules import CosineDecay as CosineDecay
-from optax_adaptive.compat._keras_schedules import CosineDecayRestarts as CosineDecayRestarts
-from optax_adaptive.compat._keras_schedules import ExponentialDecay as ExponentialDecay
-from optax_adaptive.compat._keras_schedules import InverseTimeDecay as InverseTimeDecay
-from optax_adaptive.compat._keras_schedules import PiecewiseConstantDecay as PiecewiseConstantDecay
-from optax_adaptive.compat._keras_schedules import PolynomialDecay as PolynomialDecay
+from optax_adaptive.compat import _keras_state
+from optax_adaptive.compat._keras_schedules import (
+    CosineDecay,
+    CosineDecayRestarts,
+    ExponentialDecay,
+    InverseTimeDecay,
+    PiecewiseConstantDecay,
+    PolynomialDecay,
+    Schedule,
+)
 from optax_adaptive.compat._parts import (
     chain,
     clip,
@@ -188,7 +201,7 @@ def AdamW(
     beta_2: Any = 0.999,
     epsilon: Any = 1e-7,
     amsgrad: bool = False,
-    **options: Unpack[Options],
+    **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """`keras.optimizers.AdamW`: `Adam` that decays by 0.004 by default.
 
@@ -308,9 +321,11 @@ def _optimizer(
     every, overwrite = given["gradient_accumulation_steps"], given["ema_overwrite_frequency"]
     _check.flag(use_ema=given["use_ema"])
     _check.share(ema_momentum=given["ema_momentum"])
+    whole = {"gradient_accumulation_steps": every, "ema_overwrite_frequency": overwrite}
+    _check.whole(**{name: x for name, x in whole.items() if x is not None})
 
     clipped = clip(*(given[k] for k in ("clipnorm", "clipvalue", "global_clipnorm")))
-    rate = learning_rate
+    rate: Any = learning_rate
     if every is not None and callable(learning_rate):  # Keras counts gradients, not steps
         rate = lambda step: learning_rate(every * step + every - 1)  # noqa: E731
     tx = descend(chain(clipped, direction), rate, given["weight_decay"], given["mask"], velocity)
@@ -348,3 +363,64 @@ _HINTS = {
     "name": "nothing here has one",
     "schedule_decay": "it is of Keras 2: compat.keras_legacy.Nadam",
 }
+
+
+def from_config(config: Mapping[str, Any], **changes: Any) -> optax.GradientTransformationExtraArgs:
+    """The optimizer that `keras.optimizers.Optimizer.get_config()` describes.
+
+    Args:
+        config: What get_config gave, whose `name` tells the class; or, where the optimizer was
+            given a name of its own, what `keras.optimizers.serialize(optimizer)` gives.
+        changes: Arguments to replace.
+
+    Returns:
+        An optimizer of this module.
+
+    Raises:
+        ValueError: If the class is not known, or an option that is not offered is in use.
+    """
+    kind = config["class_name"] if "class_name" in config else config.get("name")
+    options = dict(config["config"] if "class_name" in config else config)
+    # Keras calls the second one in a process adam_1.
+    plain = re.sub(r"_\d+$", "", str(kind))
+    make = {_plain(f.__name__): f for f in _CONSTRUCTORS}.get(_plain(plain))
+    if make is None:
+        known = ", ".join(f.__name__ for f in _CONSTRUCTORS)
+        raise ValueError(
+            f"from_config: {kind!r} is none of {known}; where that is a name of its own, give what "
+            "keras.optimizers.serialize makes of the optimizer."
+        )
+    options.pop("name", None)
+    if options.get("loss_scale_factor", 0) is None:
+        del options["loss_scale_factor"]
+    if not options.get("use_ema"):
+        options.pop("ema_overwrite_frequency", None)
+    rate = options.get("learning_rate")
+    if isinstance(rate, Mapping) and "learning_rate" not in changes:
+        options["learning_rate"] = _schedule(rate)
+    return make(**options | changes)
+
+
+import_state = _keras_state.import_state
+
+_CONSTRUCTORS = (SGD, Adagrad, Adadelta, RMSprop, Adam, AdamW, Adamax, Nadam, AdaBound)
+_SCHEDULES = (
+    *(ExponentialDecay, InverseTimeDecay, PiecewiseConstantDecay),
+    *(PolynomialDecay, CosineDecay, CosineDecayRestarts),
+)
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _schedule(config: Mapping[str, Any]) -> Schedule:
+    """The schedule that Keras has serialized."""
+    make = {f.__name__: f for f in _SCHEDULES}.get(str(config.get("class_name")))
+    if make is None:
+        known = ", ".join(f.__name__ for f in _SCHEDULES)
+        raise ValueError(
+            f"from_config: the schedule must be one of {known}, got {config.get('class_name')!r}; "
+            "give learning_rate, a function of the step."
+        )
+    return make(**{name: x for name, x in config["config"].items() if name != "name"})

@@ -193,7 +193,7 @@ def Nadam(
     if "decay" in options:
         raise TypeError("Nadam: decay is not taken: what get_config calls so is schedule_decay.")
     b1, b2 = _betas(beta_1, beta_2, epsilon)
-    direction = scale_by_nadam(b1, b2, epsilon, momentum_decay=rounded(schedule_decay))
+    direction = scale_by_nadam(b1, b2, epsilon, momentum_decay=schedule_decay)
     return _optimizer(direction, learning_rate, options)
 
 

@@ -13,12 +13,11 @@ import optax
 from jax import lax
 
 from optax_adaptive import _check
-from optax_adaptive._algorithms.adadelta import AdadeltaState
 from optax_adaptive._algorithms.adagrad import scale_by_adagrad
 from optax_adaptive._algorithms.adam import scale_by_adam
 from optax_adaptive._algorithms.adamax import scale_by_adamax
 from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
-from optax_adaptive._core import descend, map_leaves, transformation, zeros_like
+from optax_adaptive._core import descend, map_leaves, transformation
 from optax_adaptive._momentum import trace
 from optax_adaptive._numerics import squarable
 from optax_adaptive.compat._parts import is_zero, over_time
@@ -72,45 +71,31 @@ def adagrad(
 def adadelta(
     learning_rate: optax.ScalarOrSchedule = 0.001, rho: Any = 0.95, epsilon: Any = None
 ) -> optax.GradientTransformationExtraArgs:
-    """`tf.train.adadelta`, which is not AdaDelta: it divides by the mean of squares before g.
+    """`tf.train.adadelta`, which is gradient descent.
 
-    For every coordinate::
+    It divides by the mean of squares before g, where the paper divides by the one with g::
 
         u     = g sqrt(delta + epsilon) / sqrt(nu + epsilon)
         nu    = rho nu + (1 - rho) g²
         delta = rho delta + (1 - rho) u²
         p     = p - learning_rate u
 
-    So the first step is gradient descent with the learning rate, and with one of 1.0, that of the
-    paper and of the string 'adadelta' there, it diverges where gradient descent does. For the
-    paper's rule take `optax_adaptive.adadelta`.
+    Both means start at 0, so u = g at the first step; then they are equal, so u = g at the second,
+    and for ever: rho and epsilon do nothing. With a learning rate of 1.0, that of the paper and of
+    the string 'adadelta' there, it diverges where gradient descent does. For the paper's rule take
+    `optax_adaptive.adadelta`.
 
     Args:
         learning_rate: A number >= 0 or a schedule.
-        rho: The share of the running means kept at each step, in (0, 1).
+        rho: In (0, 1).
         epsilon: > 0; None for 1e-7.
 
     Raises:
         ValueError: If an argument is outside its domain.
     """
-    eps = _epsilon(epsilon)
     _check.open_unit(rho=rho)
-
-    def init(params):
-        return AdadeltaState(zeros_like(params), zeros_like(params))
-
-    def update(grads, state):
-        def leaf(g, nu, delta):
-            g, flaw = squarable(g)
-            u = g * jnp.sqrt((delta + eps) / (nu + eps))
-            delta = rho * delta + (1 - rho) * squarable(u)[0] ** 2
-            nu = rho * nu + (1 - rho) * (g * g)
-            return u + flaw, nu, delta
-
-        updates, nu, delta = map_leaves(leaf, grads, state.nu, state.delta)
-        return updates, AdadeltaState(nu, delta)
-
-    return descend(transformation(init, update), learning_rate)
+    _epsilon(epsilon)
+    return descend(optax.identity(), learning_rate)
 
 
 def rmsprop(
@@ -198,11 +183,12 @@ def _less_epsilon(decay: Any, eps: Any) -> optax.GradientTransformationExtraArgs
 
     def update(grads, state):
         _, state = centered.update(grads, state)
+        variance = state.variance  # pyright: ignore[reportAttributeAccessIssue]
 
         def leaf(g, variance):
             g, flaw = squarable(g)
             return g * lax.rsqrt(jnp.maximum(variance - eps, eps)) + flaw
 
-        return map_leaves(leaf, grads, state.variance), state
+        return map_leaves(leaf, grads, variance), state
 
     return transformation(centered.init, update)
