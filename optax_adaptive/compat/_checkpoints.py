@@ -37,12 +37,13 @@ class Layout:
     def numbers(self, what: str, by_name: Mapping[str, int]) -> Any:
         """A tree of one number for every leaf, which all arrays it is made of must share."""
 
+        who = _check.caller()
+
         def one(path, leaf):
             found = np.unique(np.asarray(leaf))
             if len(found) > 1:
                 raise ValueError(
-                    f"{_check.caller()}: {path_of(path)} is made of several arrays with different "
-                    f"{what}."
+                    f"{who}: {path_of(path)} is made of several arrays with different {what}."
                 )
             return int(found[0]) if len(found) else 0
 
@@ -56,7 +57,9 @@ def walk(state: Any, table: Table, visit: Callable[[Any, Mapping[str, str | None
     Its other fields are walked, too. An array that is in no such part is an error.
     """
 
-    def within(holder: Any) -> Callable[[Any], Any]:
+    who = _check.caller()
+
+    def within(holder: str) -> Callable[[Any], Any]:
         def step(part: Any) -> Any:
             fields = table.get(type(part))
             if fields is not None:
@@ -65,14 +68,14 @@ def walk(state: Any, table: Table, visit: Callable[[Any, Mapping[str, str | None
                 return part._replace(**{name: step(x) for name, x in rest.items()})
             if jax.tree.structure(part) == _LEAF:
                 raise ValueError(
-                    f"{_check.caller()}: the optimizer keeps a {type(holder).__name__}, which has "
-                    "no counterpart there."
+                    f"{who}: the optimizer keeps a {holder}, which has no counterpart there."
                 )
-            return jax.tree.map(within(part), part, is_leaf=lambda x: x is not part)
+            inner = within(type(part).__name__ if hasattr(part, "_fields") else holder)
+            return jax.tree.map(inner, part, is_leaf=lambda x: x is not part)
 
         return step
 
-    return within(state)(state)
+    return within(type(state).__name__)(state)
 
 
 def names_in(state: Any, table: Table) -> tuple[set[type], set[str]]:
@@ -91,25 +94,25 @@ def names_in(state: Any, table: Table) -> tuple[set[type], set[str]]:
 def place(field: Any, params: Any, tree: Any, present: Any) -> Any:
     """A field of a state with the leaves of `tree` where they are `present`."""
 
+    who = _check.caller()
+
     def leaf(path, old, param, new, has):
         if _is_absent(old) or not has:
             return old
         if np.shape(new) != np.shape(param):
-            raise ValueError(
-                f"{_check.caller()}: to_tree gives {path_of(path)} the shape {np.shape(new)}; its "
-                f"parameter has {np.shape(param)}."
+            raise _check.MisfitError(
+                f"{who}: to_tree gives {path_of(path)} the shape {np.shape(new)}; its parameter "
+                f"has {np.shape(param)}."
             )
         new = widen(jnp.asarray(new)) if np.iscomplexobj(new) else np.asarray(new)
         return jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
 
     try:
         return jax.tree.map_with_path(leaf, field, params, tree, present, is_leaf=_is_absent)
+    except _check.MisfitError as misfit:
+        raise ValueError(str(misfit)) from None
     except ValueError as error:
-        if str(error).startswith(_check.caller()):
-            raise
-        raise ValueError(
-            f"{_check.caller()}: to_tree makes another tree than params: {error}"
-        ) from None
+        raise ValueError(f"{who}: to_tree makes another tree than params: {error}") from None
 
 
 def scalar(value: Any, old: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """What the constructors of several frameworks are made of."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,23 @@ def refuse(others: Mapping[str, Any], **hints: str) -> None:
     for name in others:
         hint = hints.get(name, "there is no such argument")
         raise TypeError(f"{_check.caller()}: {name} is not taken: {hint}.")
+
+
+def spell_out(makes: Iterable[Callable[..., Any]], defaults: Mapping[str, Any]) -> None:
+    """Shows the arguments behind the ** of constructors to all who ask for their signatures.
+
+    `help` does, and `optax.inject_hyperparams`, which would hand them on as one argument.
+    """
+    for make in makes:
+        signature = inspect.signature(make)
+        named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        behind = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in defaults.items()
+            if name not in signature.parameters
+        ]
+        signature = signature.replace(parameters=[*named, *behind])
+        setattr(make, "__signature__", signature)  # noqa: B010, pyright knows no such attribute
 
 
 def is_zero(x: Any) -> bool:

@@ -54,6 +54,7 @@ from optax_adaptive.compat._parts import (
     over_time,
     refuse,
     rounded,
+    spell_out,
 )
 
 
@@ -408,6 +409,10 @@ _SCHEDULES = (
     *(ExponentialDecay, InverseTimeDecay, PiecewiseConstantDecay),
     *(PolynomialDecay, CosineDecay, CosineDecayRestarts),
 )
+
+
+spell_out([make for make in _CONSTRUCTORS if make is not AdaBound], _DEFAULTS)
+spell_out([AdaBound], {})
 
 
 def _plain(name: str) -> str:

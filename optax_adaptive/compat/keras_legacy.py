@@ -23,7 +23,15 @@ from optax_adaptive._algorithms.nadam import scale_by_nadam
 from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
 from optax_adaptive._core import descend
 from optax_adaptive._momentum import trace
-from optax_adaptive.compat._parts import chain, clip, is_zero, over_time, refuse, rounded
+from optax_adaptive.compat._parts import (
+    chain,
+    clip,
+    is_zero,
+    over_time,
+    refuse,
+    rounded,
+    spell_out,
+)
 
 
 class Options(TypedDict, total=False):
@@ -126,7 +134,12 @@ def RMSprop(
     _check.decay_rate(rho=rho, momentum=momentum)
     _check.positive(epsilon=epsilon)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
-    direction = scale(rounded(rho), epsilon, eps_in_sqrt=not is_zero(momentum))
+    if not isinstance(momentum, (int, float)):
+        raise ValueError(
+            f"{_check.caller()}: momentum must be known, because it moves epsilon "
+            '(optax.inject_hyperparams needs static_args="momentum").'
+        )
+    direction = scale(rounded(rho), epsilon, eps_in_sqrt=momentum != 0)
     velocity = None if is_zero(momentum) else trace(rounded(momentum))
     return _optimizer(direction, learning_rate, options, velocity)
 
@@ -211,7 +224,7 @@ def _optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer along a direction, with the options that all have in common."""
     refuse(
-        {k: v for k, v in options.items() if k not in Options.__annotations__},
+        {k: v for k, v in options.items() if k not in _DEFAULTS},
         lr="it is learning_rate",
         weight_decay="these classes know none; optax.chain can add it",
         name="nothing here has one",
@@ -225,3 +238,8 @@ def _optimizer(
     )
     rate = over_time(rounded(learning_rate), rounded(decay))
     return descend(direction, rate, velocity=velocity)
+
+
+_DEFAULTS = {"decay": 0.0, "clipvalue": None, "clipnorm": None, "global_clipnorm": None}
+spell_out((SGD, Adagrad, Adadelta, RMSprop, Adam, Adamax), _DEFAULTS)
+spell_out((Nadam,), {name: x for name, x in _DEFAULTS.items() if name != "decay"})

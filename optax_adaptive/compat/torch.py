@@ -56,6 +56,7 @@ from optax_adaptive.compat._parts import (
     over_time,
     plus_params,
     refuse,
+    spell_out,
 )
 
 
@@ -91,7 +92,8 @@ def SGD(
     _check.decay_rate(momentum=momentum)
     _check.share(dampening=dampening)
     _check.flag(nesterov=nesterov)
-    if nesterov and (is_zero(momentum) or not is_zero(dampening)):
+    damps = isinstance(dampening, (int, float)) and dampening != 0  # a traced 0 is none
+    if nesterov and (is_zero(momentum) or damps):
         raise ValueError("SGD: nesterov needs a momentum, and no dampening.")
     damped = velocity = None
     if not is_zero(dampening):
@@ -475,6 +477,9 @@ _CONSTRUCTORS = {
         *(AdaBound, AdaBoundW),
     )
 }
+
+
+spell_out(_CONSTRUCTORS.values(), {})
 
 
 def _arguments(
