@@ -17,13 +17,25 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import optax  # noqa: E402
 from cases import CASES, factory  # noqa: E402
 from certificates import CERTIFICATES  # noqa: E402
+from compat_goldens import (  # noqa: E402
+    GOLDENS,
+    REFUSED,
+    START,
+    apart,
+    constructed,
+    continued,
+    imported,
+    path_of,
+)
+from compat_goldens import deviation as from_golden  # noqa: E402
 from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
 from goldens.problem import problem as golden_problem  # noqa: E402
-from runs import deviation, trajectory  # noqa: E402
+from runs import deviation, enable_x64, trajectory  # noqa: E402
 
 import optax_adaptive as oa  # noqa: E402
 
@@ -175,6 +187,49 @@ def goldens(packages: list[Compared]) -> Iterator[str]:
         )
 
 
+def lines() -> Iterator[str]:
+    """One row per constructor of compat: the largest distance of its cases, in float64."""
+    yield "| framework | its optimizer | cases | largest deviation | of the case |"
+    yield "|---|---|---|---|---|"
+    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for name, golden in GOLDENS.items():
+        for label, case in golden["cases"].items():
+            if label in REFUSED:
+                continue
+            with enable_x64(True):
+                path, _ = path_of(constructed(name, case), "float64")
+            theirs = np.array(case["parameters"], "float64")
+            valid = np.isfinite(theirs).all(0)
+            floor = abs(START) if golden["dtype"] == "float32" else np.zeros(8)
+            distance = from_golden(path[:, valid], theirs[:, valid], START[valid], floor[valid])
+            found.setdefault((name, case["optimizer"]), []).append((distance, label))
+    for (name, optimizer), distances in found.items():
+        framework = f"{GOLDENS[name]['framework']} {GOLDENS[name]['version']}"
+        largest, label = max(distances)
+        yield f"| {framework} | `{optimizer}` | {len(distances)} | {largest:.1e} | {label} |"
+
+
+def checkpoints() -> Iterator[str]:
+    """One row per checkpoint: how far 20 further steps are from those of the framework."""
+    yield "| framework | its optimizer | precision | after 20 steps |"
+    yield "|---|---|---|---|"
+    for name, golden in GOLDENS.items():
+        for label, checkpoint in golden["checkpoints"].items():
+            dtype = checkpoint["dtype"]
+            with enable_x64(dtype == "float64"):
+                _, tx, params, state = imported(name, label)
+                distance = apart(checkpoint, continued(tx, params, state, dtype))
+            options = ", ".join(
+                f"{k}={v['class_name'] if isinstance(v, dict) else v}"
+                for k, v in checkpoint["arguments"].items()
+            )
+            line = f"`{checkpoint['optimizer']}({options})`"
+            note = label if label in ("adamw_groups", "adam_frozen") else ""
+            note = "in Keras 2.11 to 2.15" if label.startswith("new_") else note.split("_")[-1]
+            framework = f"{golden['framework']} {golden['version']}"
+            yield f"| {framework} | {line} {note} | {dtype} | {distance:.1e} |"
+
+
 def main() -> None:
     """Measure, and write it into the page."""
     papers, packages = list(against_papers()), list(against_packages())
@@ -186,6 +241,10 @@ def main() -> None:
         *cases(papers),
         "\n## Every case against real packages\n",
         *goldens(packages),
+        "\n## The lines of other frameworks\n",
+        *lines(),
+        "\n## The checkpoints of other frameworks\n",
+        *checkpoints(),
     ]
     fill(HERE / "verification.md", "MEASURED", measured)
 
