@@ -1,12 +1,13 @@
 # Two commands, each enough on a fresh machine with Python >= 3.11, make and a package index:
 #   make demo    trains the main job and leaves a picture in outputs/
-#   make test    runs the tests
+#   make test    runs the tests (make test-every also asks of every optimizer what one of each kind
+#                promises for it, in twice the time)
 PYTHON ?= python3
 BIN = .venv/bin
 export JAX_PLATFORMS ?= cpu
 export NO_MKDOCS_2_WARNING = true
 
-.PHONY: demo test lint docs bench lr-basin lr-basin-full clean
+.PHONY: demo test test-every lint docs bench lr-basin lr-basin-full clean
 
 # One stamp per set of extras: installed once, and again when pyproject.toml changes.
 .venv/installed-%: pyproject.toml
@@ -19,6 +20,9 @@ demo: .venv/installed-examples
 
 test: .venv/installed-test .venv/installed-examples
 	$(BIN)/python -m pytest
+
+test-every: export EVERY_OPTIMIZER = 1
+test-every: test
 
 lint: .venv/installed-lint
 	$(BIN)/ruff check .

@@ -30,7 +30,8 @@ FOLLOW_SIZE |= {"schedule_free_sgd", "schedule_free_radam"}
 SIGNS = {"lion"}
 
 every_optimizer = pytest.mark.parametrize("case", PLAIN, ids=lambda c: c.id)
-# What optax puts around an optimizer sees no more of it than its kind.
+# What optax puts around an optimizer, and what _core does for all of them, sees no more of one than
+# its kind. `make test-every` asks all.
 every_kind = pytest.mark.parametrize("case", KINDS, ids=lambda c: c.id)
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
 
@@ -47,6 +48,11 @@ def tree(dtype=jnp.float32):
         "none": None,
         "list": [jnp.full((2,), -0.5, dtype)],
     }
+
+
+def matrix():
+    """The smallest tree with something of everything that an optimizer tells apart."""
+    return {"kernel": tree()["dense"]["kernel"]}
 
 
 def grads_like(params, seed=0):
@@ -123,8 +129,12 @@ def test_a_coarse_hyperparameter_is_refused(case):
     params = tree("bfloat16")
     with pytest.raises(ValueError, match=f"{case.name}: .* must be .*bfloat16.*hyperparam_dtype"):
         case.inject()(learning_rate=0.1, **case.kwargs).init(params)
+
+
+@every_kind
+def test_hyperparameters_in_float32_train_16_bits(case):
     tx = case.inject(hyperparam_dtype=jnp.float32)(learning_rate=0.1, **case.kwargs)
-    params, state = steps(tx, params)
+    params, state = steps(tx, tree("bfloat16"))
     chex.assert_tree_all_finite((params, state))
 
 
@@ -198,7 +208,7 @@ def test_a_float64_rate_leaves_float32_alone(case):
             assert {x.dtype.name for x in jax.tree.leaves(state)} <= {"float32", "int32"}
 
 
-@every_optimizer
+@every_kind
 def test_complex_parameters_are_pairs_of_reals(case):
     real = jnp.array([[1.0, -2.0], [0.5, 3.0], [0.0, 1.0]])
     tx = case.make(weight_decay=0.1)
@@ -212,7 +222,7 @@ def test_complex_parameters_are_pairs_of_reals(case):
     )
 
 
-@every_optimizer
+@every_kind
 def test_integer_parameters_stay(case):
     params = {"w": jnp.ones(2), "steps": jnp.arange(3), "on": jnp.array([True])}
     tx = case.make(weight_decay=0.1)
@@ -333,7 +343,7 @@ def test_missing_parameters_are_named(case):
 # --- composition -----------------------------------------------------------------------------
 
 
-@every_optimizer
+@every_kind
 def test_none_and_filtered_gradients(case):
     """None beside None, and None where a filter left a parameter out, as Equinox does."""
     tx = case.make(weight_decay=0.1)
@@ -347,7 +357,7 @@ def test_none_and_filtered_gradients(case):
     chex.assert_trees_all_close(filtered["w"], updates["w"], rtol=1e-6)
 
 
-@every_optimizer
+@every_kind
 def test_masked(case):
     params = tree()
     for keep in (True, False):
@@ -357,7 +367,7 @@ def test_masked(case):
         assert untouched["dense"]["kernel"] is not keep
 
 
-@every_optimizer
+@every_kind
 def test_partition_with_an_empty_part(case):
     params = tree()
     ours = case.make(weight_decay=0.1, **unbounded(case))
@@ -407,7 +417,7 @@ def test_apply_if_finite_skips(case):
 
 @every_optimizer
 def test_inject_hyperparams(case):
-    params = tree()
+    params = matrix()
     alone, _ = steps(case.make(learning_rate=lambda step: 0.1 / (1 + step)), params)
     tx = case.inject()(learning_rate=lambda step: 0.1 / (1 + step), **case.kwargs)
     injected, state = steps(tx, params)
@@ -448,7 +458,7 @@ def test_tree_map_params_and_tree_get(case):
 
 @every_optimizer
 def test_jit_equals_eager(case):
-    params = tree()
+    params = matrix()
     tx = case.make(weight_decay=0.01)
     eager = steps(tx, params, jit=False)
     compiled = steps(tx, params)
@@ -473,7 +483,7 @@ def test_one_compilation(case):
     assert len(traces) == 1
 
 
-@every_optimizer
+@every_kind
 def test_scan_vmap_and_donation(case):
     params = {"kernel": tree()["dense"]["kernel"], "scale": jnp.asarray(2.0)}
     tx = case.make(weight_decay=0.01)
@@ -545,38 +555,47 @@ def test_a_constant_may_become_a_schedule(case):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
 
-@every_optimizer
-def test_weight_decay_masks(case):
-    """Everywhere by a schedule, where a prefix of the tree says so, where a function does."""
+def decays(case, **kwargs):
+    """Which leaves of a small tree decay in a first step."""
     kernel = jnp.array([[1.0, 3.0], [2.0, 5.0]])
     params = {"a": {"w": kernel, "b": kernel[0]}, "c": jax.lax.complex(1.0, 2.0)[None]}
-    plain = case.make(weight_decay=None, **unbounded(case))
     # The decay turns its sign: some see no more of a first gradient.
     grads = jax.tree.map(lambda p: jnp.full_like(p, -0.1 if case.name in FREE else 1.0), params)
-    without, _ = first(plain, grads, params)
 
-    def decays(**kwargs):
-        tx = case.make(**kwargs | case.decays(kwargs["weight_decay"]) | unbounded(case))
-        updates, _ = first(tx, grads, params)
-        return jax.tree.map(lambda u, v: bool(jnp.all(u != v)), updates, without)
+    def updates(**kwargs):
+        return first(case.make(**kwargs | unbounded(case)), grads, params)[0]
 
-    def by_ndim(params):
-        return jax.tree.map(lambda p: p.ndim > 1, params)
+    with_decay = updates(**kwargs | case.decays(kwargs["weight_decay"]))
+    without = updates(weight_decay=None)
+    return jax.tree.map(lambda u, v: bool(jnp.all(u != v)), with_decay, without)
 
+
+def by_ndim(params):
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+@every_optimizer
+def test_weight_decay_masks(case):
+    """A decay by a schedule, where a function says so."""
+    found = decays(case, weight_decay=lambda step: 0.5 + step, mask=by_ndim)
+    assert found == {"a": {"w": True, "b": False}, "c": False}
+    with pytest.raises(ValueError, match=rf"^{case.name}: mask must be a tree .*, got 1 "):
+        case.make(weight_decay=0.5, mask={"a": 1, "c": True})
+
+
+@every_kind
+def test_weight_decay_everywhere_and_by_prefix(case):
     everywhere = {"a": {"w": True, "b": True}, "c": True}
-    assert decays(weight_decay=lambda step: 0.5 + step) == everywhere
-    assert decays(weight_decay=0.5, mask={"a": False, "c": True}) == {
+    assert decays(case, weight_decay=0.5) == everywhere
+    assert decays(case, weight_decay=0.5, mask={"a": False, "c": True}) == {
         "a": {"w": False, "b": False},
         "c": True,
     }
-    assert decays(weight_decay=0.5, mask=by_ndim) == {"a": {"w": True, "b": False}, "c": False}
-    with pytest.raises(ValueError, match=rf"^{case.name}: mask must be a tree .*, got 1 "):
-        decays(weight_decay=0.5, mask={"a": 1, "c": True})
     with pytest.raises(ValueError, match=rf"^{case.name}\.update: mask is no prefix"):
-        decays(weight_decay=0.5, mask={"a": True})
+        decays(case, weight_decay=0.5, mask={"a": True})
     tx = case.inject()(0.1, weight_decay=0.5, mask=by_ndim, **case.kwargs)
     with pytest.raises(ValueError, match=r"mask must be a tree .*, got False alone .*static_args"):
-        tx.init(params["a"])
+        tx.init({"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
 
 
 @every_optimizer
@@ -610,7 +629,7 @@ def test_init_of_abstract_parameters(case):
     )
 
 
-@every_optimizer
+@every_kind
 def test_an_empty_tree(case):
     tx = case.make(weight_decay=0.1)
     updates, _ = tx.update({}, tx.init({}), {})
@@ -619,7 +638,7 @@ def test_an_empty_tree(case):
 
 @every_optimizer
 def test_eager_steps_keep_no_memory(case):
-    params = jnp.ones(10)
+    params = matrix()
     tx = case.make(weight_decay=0.1)
     state = tx.init(params)
     counts = []
