@@ -316,6 +316,10 @@ TEMPORARIES = {"keras-sgd_ema_overwrite": 1.01, "keras-adam_ema_accumulation": 2
         (compat.torch.SGD, {"nesterov": True}, "nesterov needs a momentum"),
         (compat.torch.SGD, {"momentum": 0.9, "nesterov": True, "dampening": 0.5}, "no dampening"),
         (compat.torch.SGD, {"maximize": 1}, "maximize must be True or False, got 1"),
+        (compat.keras_legacy.SGD, {"learning_rate": None, "decay": 0.1}, "learning_rate must be"),
+        (compat.keras_legacy.SGD, {"learning_rate": True}, "learning_rate must be .* got True"),
+        (compat.tfjs.adamax, {"learning_rate": -1.0, "decay": 0.1}, "learning_rate must be"),
+        (compat.torch.Adagrad, {"lr": None, "lr_decay": 0.1}, "lr must be .* got None"),
         (compat.tf1.AdamOptimizer, {"beta1": 1.0}, r"beta1 must be a number in \[0, 1\)"),
         (compat.tfjs.adam, {"epsilon": -1.0}, "adam: epsilon must be a finite number > 0"),
         (

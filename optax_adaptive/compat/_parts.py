@@ -75,7 +75,8 @@ def over_time(rate: Any, decay: Any) -> Any:
 
 def rounded(x: Any) -> Any:
     """A number as float32 holds it; schedules and None as they are."""
-    return float(np.float32(x)) if isinstance(x, (int, float)) else x
+    is_number = isinstance(x, (int, float)) and not isinstance(x, bool)
+    return float(np.float32(x)) if is_number else x
 
 
 def clip(

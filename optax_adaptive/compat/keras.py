@@ -36,7 +36,6 @@ from optax_adaptive._core import descend
 from optax_adaptive._momentum import trace
 from optax_adaptive._wrappers.accumulate import accumulate
 from optax_adaptive._wrappers.averaging import exponential_averaging
-from optax_adaptive.compat import _keras_state
 from optax_adaptive.compat._keras_schedules import (
     CosineDecay,
     CosineDecayRestarts,
@@ -46,6 +45,7 @@ from optax_adaptive.compat._keras_schedules import (
     PolynomialDecay,
     Schedule,
 )
+from optax_adaptive.compat._keras_state import import_state
 from optax_adaptive.compat._parts import (
     chain,
     clip,
@@ -56,6 +56,27 @@ from optax_adaptive.compat._parts import (
     rounded,
     spell_out,
 )
+
+__all__ = [
+    "Options",
+    "SGD",
+    "Adagrad",
+    "Adadelta",
+    "RMSprop",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Nadam",
+    "AdaBound",
+    "ExponentialDecay",
+    "InverseTimeDecay",
+    "PiecewiseConstantDecay",
+    "PolynomialDecay",
+    "CosineDecay",
+    "CosineDecayRestarts",
+    "from_config",
+    "import_state",
+]
 
 
 class Options(TypedDict, total=False):
@@ -401,8 +422,6 @@ def from_config(config: Mapping[str, Any], **changes: Any) -> optax.GradientTran
         options["learning_rate"] = _schedule(rate)
     return make(**options | changes)
 
-
-import_state = _keras_state.import_state
 
 _CONSTRUCTORS = (SGD, Adagrad, Adadelta, RMSprop, Adam, AdamW, Adamax, Nadam, AdaBound)
 _SCHEDULES = (

@@ -231,6 +231,7 @@ def _optimizer(
     )
     decay = options.get("decay", 0.0)
     _check.non_negative(decay=decay)
+    _check.scheduled(learning_rate=learning_rate)
     direction = chain(
         clip(clipvalue=options.get("clipvalue")),
         clip(options.get("clipnorm"), global_clipnorm=options.get("global_clipnorm")),

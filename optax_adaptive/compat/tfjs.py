@@ -166,6 +166,7 @@ def adamax(
     """
     _check.decay_rate(beta1=beta1, beta2=beta2)
     _check.non_negative(decay=decay)
+    _check.scheduled(learning_rate=learning_rate)
     direction = scale_by_adamax(beta1, beta2, _epsilon(epsilon), eps_in_max=False)
     return descend(direction, over_time(learning_rate, decay))
 

@@ -41,7 +41,6 @@ from optax_adaptive._algorithms.rmsprop import (
 )
 from optax_adaptive._core import descend
 from optax_adaptive._momentum import trace
-from optax_adaptive.compat import _torch_state
 from optax_adaptive.compat._checkpoints import (
     Layout,
     ToTree,
@@ -58,6 +57,24 @@ from optax_adaptive.compat._parts import (
     refuse,
     spell_out,
 )
+from optax_adaptive.compat._torch_state import entries_of, export_state, import_state
+
+__all__ = [
+    "SGD",
+    "Adagrad",
+    "Adadelta",
+    "RMSprop",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "AdaBound",
+    "AdaBoundW",
+    "from_state_dict",
+    "import_state",
+    "export_state",
+]
 
 
 def SGD(
@@ -458,7 +475,7 @@ def from_state_dict(
             "parameters they hold."
         )
     names, shapes = names_and_shapes(names)
-    for name, entry in _torch_state.entries_of(state_dict, names).items():
+    for name, entry in entries_of(state_dict, names).items():
         of_entry = [tuple(np.shape(array(x))) for x in entry.values()]
         shapes[name] = max(of_entry, key=len)  # the others are scalars
     indices = [i for i, g in enumerate(state_dict["param_groups"]) for _ in g["params"]]
@@ -467,8 +484,6 @@ def from_state_dict(
         {str(i): make(**group) for i, group in enumerate(groups)}, jax.tree.map(str, labels)
     )
 
-
-import_state, export_state = _torch_state.import_state, _torch_state.export_state
 
 _CONSTRUCTORS = {
     make.__name__: make
