@@ -66,6 +66,9 @@ def test_a_run_goes_back(name):
             atol = 1e-7 if field == "mu_product" else 1e-9  # 1 minus it is what is kept
             np.testing.assert_allclose(back["state"][i][field], x, rtol=1e-6, atol=atol)
             assert np.shape(back["state"][i][field]) == np.shape(x)
+    arrays = [x for e in back["state"].values() for x in e.values() if isinstance(x, np.ndarray)]
+    assert all(x.flags.writeable for x in arrays)  # torch counts in place
+    assert len({x.ctypes.data for x in arrays}) == len(arrays)
 
 
 def torch_adam():
@@ -274,9 +277,15 @@ def test_adabound_remembers_the_rate_it_was_made_with():
     assert np.all(other["w"] != updates["w"])
 
 
+def test_before_the_first_step_there_is_no_state_to_give_back():
+    tx, params, state_dict, names, _ = torch_adam()
+    saved = compat.torch.export_state(params, tx.init(params), state_dict, names, from_tree)
+    assert saved["state"] == {}
+
+
 def test_what_does_not_fit_a_torch_to_go_back_to_is_refused():
     tx, params, state_dict, names, _ = torch_adam()
-    state = tx.init(params)
+    state = compat.torch.import_state(tx, params, state_dict, names, to_tree)
     with pytest.raises(ValueError, match=r"export_state: from_tree gives no 2\.bias"):
         compat.torch.export_state(
             params,

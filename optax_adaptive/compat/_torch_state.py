@@ -67,7 +67,7 @@ def import_state(
         to_tree: The function that makes `params` of a dict of named arrays, with all
             transpositions. It is applied to the moments.
         step: The count of steps made, where torch does not save it (SGD): schedules go on from
-            there. None for what is saved, or 0.
+            there. None for what is saved, or 1 with a momentum and 0 without.
 
     Returns:
         `tx.init(params)` with the moments and counts of `state_dict`, in the dtypes and shardings
@@ -97,7 +97,7 @@ def import_state(
     for name in fields & _NUMBERS:
         numbers[name] = only(name, {n: e[name] for n, e in entries.items() if name in e})
     if step is None:
-        step = 0
+        step = 1 if entries else 0  # SGD: its momentum is not of before the first one
     numbers = {"step": step, "mu_product": 1.0, **numbers}
     moments = sorted(wanted - _NUMBERS) if entries else []
     trees, present = {}, None
@@ -114,9 +114,7 @@ def import_state(
         for ours, name in fields.items():
             old = getattr(part, ours)
             if name in _NUMBERS:
-                # The count in front of SGD's momentum only tells the first step from the others.
-                count = isinstance(part, optax.ScaleByScheduleState) and bool(entries)
-                new[ours] = scalar(max(numbers[name], 1) if count else numbers[name], old)
+                new[ours] = scalar(numbers[name], old)
             elif name in trees:
                 new[ours] = place(old, params, trees[name], present)
         return from_raw(part._replace(**new))
@@ -138,9 +136,9 @@ def export_state(
         saved = compat.torch.export_state(
             params, state, optimizer.state_dict(), list(named), from_tree
         )
-        optimizer.load_state_dict(torch.utils._pytree.tree_map_only(
-            numpy.ndarray, torch.tensor, saved
-        ))
+        for entry in saved["state"].values():
+            entry |= {k: torch.as_tensor(x) for k, x in entry.items()}
+        optimizer.load_state_dict(saved)
 
     Args:
         params: The parameters.
@@ -174,15 +172,14 @@ def export_state(
         return part
 
     walk(state, _TABLE, visit)
+    if not numbers.get("step"):  # torch makes the states at the first step
+        trees = {}
     types, _ = names_in(state, _TABLE)
-    if types & set(_STATES["AdaBound"]):
-        numbers["step"] = int(numbers["step"])  # the package counts in integers
-    elif "step" in numbers:
-        numbers["step"] = np.asarray(numbers["step"], np.float32)
-    if "mu_product" in numbers:
-        numbers["mu_product"] = np.asarray(numbers["mu_product"])
     if not any(kind in types for states in _STATES.values() for kind in states):
         numbers = {}  # SGD
+    if "step" in numbers:  # the adabound package counts in integers
+        of_package = types & set(_STATES["AdaBound"])
+        numbers["step"] = int(numbers["step"]) if of_package else np.float32(numbers["step"])
 
     saved: dict[str, dict[str, Any]] = {name: {} for name in names}
     for moment, tree in trees.items():
@@ -192,11 +189,12 @@ def export_state(
             raise ValueError(f"export_state: from_tree gives no {listed(lost)}.")
         for name in names:
             if np.all(np.asarray(present[name]) == 1):
-                saved[name][moment] = np.asarray(arrays[name])
+                saved[name][moment] = np.array(arrays[name])
     indices = [i for group in state_dict["param_groups"] for i in group["params"]]
     return {
         "state": {
-            i: {**numbers, **saved[name]}
+            # Copies: torch counts in place, in every entry.
+            i: {k: x if type(x) is int else np.array(x) for k, x in numbers.items()} | saved[name]
             for i, name in zip(indices, names, strict=True)
             if saved[name]
         },

@@ -61,19 +61,19 @@ from optax_adaptive.compat._torch_state import entries_of, export_state, import_
 
 __all__ = [
     "SGD",
-    "Adagrad",
+    "AdaBound",
+    "AdaBoundW",
     "Adadelta",
-    "RMSprop",
+    "Adagrad",
     "Adam",
     "AdamW",
     "Adamax",
     "NAdam",
     "RAdam",
-    "AdaBound",
-    "AdaBoundW",
+    "RMSprop",
+    "export_state",
     "from_state_dict",
     "import_state",
-    "export_state",
 ]
 
 
