@@ -338,6 +338,22 @@ def test_what_does_not_fit_keras_is_refused():
         )
 
 
+def test_variables_with_names_are_not_taken_for_others():
+    """Adam's moments fit AdaDelta in number and shape; Keras 3 says whose they are."""
+
+    class Variable(np.ndarray):
+        name = ""
+
+    _, params, _, names, _ = keras_adam()
+    variables = []
+    for saved in GOLDENS["keras"]["checkpoints"]["adam"]["variables"]:
+        variables.append(read(saved).view(Variable))
+        variables[-1].name = saved["name"]
+    compat.keras.import_state(compat.keras.Adam(), params, variables, names, to_tree)
+    with pytest.raises(ValueError, match="kernel_momentum is given where tx keeps accumulated_gr"):
+        compat.keras.import_state(compat.keras.Adadelta(), params, variables, names, to_tree)
+
+
 def test_the_order_of_the_variables():
     """Where all have one shape it must be said; where not, it is seen."""
     names, params = ["a", "b"], {"a": jnp.zeros(2), "b": jnp.zeros(2)}

@@ -1,7 +1,7 @@
 """The checkpoints of Keras 3 and Keras 2: the variables of an optimizer, in order."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -77,7 +77,7 @@ def import_state(
         ValueError: If something is missing, left over, or of another shape or optimizer.
     """
     names, _ = names_and_shapes(names)
-    arrays = _in_order(variables)
+    saved = _in_order(variables)
     state = tx.init(params)
     types, _ = names_in(state, _TABLE)
     for descent in find_states(state, DescentState):
@@ -92,34 +92,30 @@ def import_state(
         _check.share(u_product=u_product)
     scalars = ["iteration"] + ["u_product"] * (has_product and u_product is None)
     slots = [slot for block in blocks for slot in block]
-    surplus = len(arrays) - len(scalars) - len(names) * len(slots)
+    surplus = len(saved) - len(scalars) - len(names) * len(slots)
     if surplus not in (0, 1):
         raise ValueError(
             f"import_state: tx keeps {listed(scalars)} and, for each of {len(names)} names, "
             f"{listed(slots) or 'nothing'}: {len(scalars) + len(names) * len(slots)} variables, or "
-            f"one more for a learning rate that is no schedule; got {len(arrays)}."
+            f"one more for a learning rate that is no schedule; got {len(saved)}."
         )
     if AccumulateState in types and gradient_accumulation_steps is None:
         raise ValueError(
             "import_state: tx accumulates gradients; give gradient_accumulation_steps."
         )
 
-    # The scalars in front: the count, then the rate or, in Keras 2, the product.
-    (iteration, *arrays), front = arrays, surplus
-    of_shape = [np.shape(x) for x in arrays]
-    product_in_front = "u_product" in scalars and (of_shape[0] == () and of_shape[-1] != ())
-    if product_in_front:
-        u_product = float(arrays[0])
-        front += 1
-    elif "u_product" in scalars:
-        u_product = float(arrays.pop())
-    moments = _by_slot(arrays[front:], names, blocks, order)
+    iteration, *saved = saved
+    saved = saved[surplus:]  # behind the learning rate
+    if "u_product" in scalars:  # the last one in Keras 3, the first one before
+        last = saved[-1].value.shape == ()
+        u_product = float(saved.pop(-1 if last else 0).value)
+    moments = _by_slot(saved, names, blocks, order)
 
     if RmspropState in types or CenteredRmspropState in types:
         moments = {
             s: {n: -x if s == "trace" else x for n, x in m.items()} for s, m in moments.items()
         }
-    calls, every = int(iteration), gradient_accumulation_steps or 1
+    calls, every = int(iteration.value), gradient_accumulation_steps or 1
     numbers = {
         "iteration": calls,
         "step": calls // every,
@@ -190,7 +186,14 @@ def _blocks(types: set[type]) -> list[tuple[str, ...]]:
     return [block for of, blocks in _BLOCKS.items() if types & set(of) for block in blocks]
 
 
-def _in_order(variables: Any) -> list[np.ndarray]:
+class _Saved(NamedTuple):
+    """A variable of Keras, and its name if it has one."""
+
+    value: np.ndarray
+    name: str
+
+
+def _in_order(variables: Any) -> list[_Saved]:
     """The variables as a list; the keys of a mapping are numbers, and '10' comes after '2'."""
     if isinstance(variables, Mapping):
         try:
@@ -200,21 +203,22 @@ def _in_order(variables: Any) -> list[np.ndarray]:
                 "import_state: variables must be a list in the order of the optimizer, or a "
                 f"mapping from indices, got a mapping from {listed(variables)}."
             ) from None
-    arrays = [array(x) for x in variables]
-    if not arrays or arrays[0].shape != () or not np.issubdtype(arrays[0].dtype, np.integer):
+    saved = [_Saved(array(x), str(getattr(x, "name", ""))) for x in variables]
+    count = saved[0].value if saved else np.zeros(())
+    if count.shape != () or not np.issubdtype(count.dtype, np.integer):
         raise ValueError(
             "import_state: variables must begin with the count of iterations, an integer."
         )
-    return arrays
+    return saved
 
 
 def _by_slot(
-    arrays: Sequence[np.ndarray],
+    saved: Sequence[_Saved],
     names: Sequence[str],
     blocks: Sequence[tuple[str, ...]],
     order: str | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """The variables by slot and name."""
+    """The moments, by slot and name of their parameter."""
     if order is not None:
         _check.one_of("interleaved", "blocks", order=order)
     ways = {
@@ -223,8 +227,8 @@ def _by_slot(
     }
     fitting = {}
     for way, keys in ways.items():
-        read = dict(zip(keys, arrays, strict=True))
-        shapes = {n: {read[s, n].shape for block in blocks for s in block} for n in names}
+        read = dict(zip(keys, saved, strict=True))
+        shapes = {n: {read[s, n].value.shape for block in blocks for s in block} for n in names}
         if all(len(of_name) <= 1 for of_name in shapes.values()):
             fitting[way] = read
     if order is None and len(fitting) == 2 and ways["interleaved"] != ways["blocks"]:
@@ -234,11 +238,23 @@ def _by_slot(
         )
     read = next(iter(fitting.values()), None) if order is None else fitting.get(order)
     if read is None:
-        shown = listed(np.shape(x) for x in arrays)
+        shown = listed(x.value.shape for x in saved)
         raise ValueError(
             f"import_state: the variables of one name must have one shape, got in order {shown}."
         )
     slots: dict[str, dict[str, np.ndarray]] = {}
     for (slot, name), x in read.items():
-        slots.setdefault(slot, {})[name] = x
+        said = next((end for end in _ENDINGS if x.name.endswith(f"_{end}")), None)
+        if said not in (None, _ENDING.get(slot, slot)):
+            raise ValueError(f"import_state: {x.name} is given where tx keeps {slot} of {name}.")
+        slots.setdefault(slot, {})[name] = x.value
     return slots
+
+
+# How the names of Keras 3 end; gradient_accumulator is no accumulator.
+_ENDING = {"trace": "momentum"}
+_ENDINGS = sorted(
+    {_ENDING.get(s, s) for blocks in _BLOCKS.values() for block in blocks for s in block},
+    key=len,
+    reverse=True,
+)
