@@ -586,7 +586,7 @@ def short(x: float | None) -> str:
         return "NaN"
     if x < 1e-12:
         return "0"
-    return f"{x:.1e}".replace("e-0", "e-") if x < 0.001 else f"{x:.2g}"
+    return f"{x:.0e}".replace("e-0", "e-") if x < 1e-4 else f"{x:.2g}"
 
 
 def cell(numbers: dict[str, float | None]) -> str:
@@ -627,19 +627,20 @@ _TOLD = ("beta_1", "beta_2", "beta1", "beta2", "ema_momentum", "initial_accumula
 
 def rules(family: Family) -> Iterator[str]:
     """What each framework computes, and its translation."""
-    heads = ["`compat.`", *family.columns, "by default", "in the library"]
+    heads = ["`compat.`, and its defaults", *family.columns, "in the library"]
     yield "| " + " | ".join(heads) + " |"
     yield "|---" * len(heads) + "|"
     for rule in family.rules:
         options = rule.there[0].partition("(")[2]
         marks = [w for w in ("amsgrad=True", "dampening=0.9", "weight_decay=0.01") if w in options]
-        names = "<br>".join(f"`{name_of(line)}`" for line in rule.there)
-        if marks:
-            names += f"<br>with `{marks[0]}`"
-        # Once for each constructor: with an option they are the same.
-        told = "" if marks else "<br>".join(dict.fromkeys(map(defaults_of, rule.there)))
+        told: dict[str, list[str]] = {}  # the names by what there is to tell about them
+        for line in rule.there:
+            about = f"with `{marks[0]}`" if marks else defaults_of(line)
+            told.setdefault(about, []).append(f"`{name_of(line)}`")
+        cells = ("<br>".join([*names, about]) for about, names in told.items())
+        first = "<br>".join(cells)
         here = f"`{rule.here}`" if rule.here else "only in `compat`"
-        yield "| " + " | ".join([names, *rule.facts, told, here]) + " |"
+        yield "| " + " | ".join([first, *rule.facts, here]) + " |"
 
 
 def differences(pairs: Iterable[tuple[str, str]], results: dict[str, Any]) -> Iterator[str]:
