@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 from pathlib import Path
 
@@ -38,7 +39,31 @@ def test_the_table_of_optimizers_is_that_of_the_package(monkeypatch):
     assert "\n".join(importlib.import_module("make_choosing").table()) in page
 
 
+def test_the_tables_of_porting_are_those_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    make_porting = importlib.import_module("make_porting")
+    page = (ROOT / "docs" / "porting.md").read_text(encoding="utf-8")
+    results = json.loads(make_porting.RESULTS.read_text())
+    for name, lines in make_porting.sections(results).items():
+        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+
+
 def test_the_reference_has_every_public_name():
     listed = re.findall(r"^::: optax_adaptive\.(\w+)$", (ROOT / "docs/api.md").read_text(), re.M)
     public = {n for n, x in vars(oa).items() if n[0] != "_" and not inspect.ismodule(x)}
     assert sorted(listed) == sorted(public - {"optimizers"})  # a mapping: told in words
+
+
+def test_the_reference_has_every_name_of_compat():
+    text = (ROOT / "docs/api.md").read_text()
+    listed = re.findall(r"^::: optax_adaptive\.compat\.(\w+\.\w+)$", text, re.M)
+    public = {"_torch_state.import_state", "_torch_state.export_state", "_keras_state.import_state"}
+    for name in ("torch", "keras", "keras_legacy", "tf1", "tfjs"):
+        module = getattr(oa.compat, name)
+        homes = {module.__name__, "optax_adaptive.compat._keras_schedules"}
+        public |= {
+            f"{name}.{n}"
+            for n, x in vars(module).items()
+            if n[0] != "_" and getattr(x, "__module__", None) in homes
+        }
+    assert sorted(listed) == sorted(public)
