@@ -108,6 +108,10 @@ def test_what_does_not_fit_torch_is_refused():
     refused("must have 'state' and 'param_groups', .* got model", x={"model": 1})
     radam = {k: v for k, v in group.items() if k != "amsgrad"}
     refused("that of torch's RAdam, tx is Adam", x={**state_dict, "param_groups": [radam]})
+    refused(
+        "no optimizer known here, tx is Adam",
+        x={**state_dict, "param_groups": [{"params": group["params"]}]},
+    )
     refused("names must be one for each of the 4 parameters .* got 3", 3, given[3][:3])
     refused("names has 0.bias more than once", 3, ["0.weight", "0.bias", "2.weight", "0.bias"])
     refused("another tree than params", 4, lambda named: {"other": named["0.weight"]})
@@ -236,6 +240,23 @@ def test_tensors_of_torch():
     state = compat.torch.import_state(tx, {"w": jnp.zeros(1)}, saved, ["w"], dict)
     updates, _ = tx.update({"w": jnp.zeros(1) + 3**0.5}, state)
     np.testing.assert_allclose(updates["w"], -0.5 * (3 / 7) ** 0.5, rtol=1e-6)
+
+
+def test_what_schedulers_and_names_leave_in_a_group():
+    tx, params, state_dict, names, _ = torch_adam()
+    group = state_dict["param_groups"][0] | {"initial_lr": 0.5, "max_lr": 0.5, "min_lr": 0.0}
+    group |= {"base_momentum": 0.85, "max_momentum": 0.95, "param_names": names}
+    scheduled = state_dict | {"param_groups": [group]}
+    g = jax.tree.map(jnp.ones_like, params)
+    ours, theirs = (compat.torch.from_state_dict(s, "Adam") for s in (scheduled, state_dict))
+    chex.assert_trees_all_equal(
+        ours.update(g, ours.init(params)), theirs.update(g, theirs.init(params))
+    )
+    old = {k: v for k, v in group.items() if k not in ("amsgrad", "decoupled_weight_decay")}
+    state = compat.torch.import_state(
+        tx, params, state_dict | {"param_groups": [old]}, names, to_tree
+    )
+    assert find_states(state, oa.AdamState)[0].count == 15
 
 
 def test_from_state_dict_refuses():

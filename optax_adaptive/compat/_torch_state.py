@@ -83,9 +83,10 @@ def import_state(
     _check_velocity(state)
     types, wanted = names_in(state, _TABLE)
     mine = next((kind for kind, states in _STATES.items() if types & set(states)), "SGD")
-    theirs = _kind(state_dict["param_groups"][0], entries)
-    if mine != theirs:
-        raise ValueError(f"import_state: state_dict is that of torch's {theirs}, tx is {mine}.")
+    theirs = _kinds(state_dict["param_groups"][0], entries)
+    if mine not in theirs:
+        whose = f"torch's {' or '.join(theirs)}" if theirs else "no optimizer known here"
+        raise ValueError(f"import_state: state_dict is that of {whose}, tx is {mine}.")
     fields = {field for entry in entries.values() for field in entry}
     unsaved = {"step"} if mine == "SGD" else set()
     if entries or mine != "SGD":
@@ -251,11 +252,12 @@ _MARKS = {
 }
 
 
-def _kind(group: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Whose state_dict it is, AdamW being Adam and AdaBoundW AdaBound."""
-    if "betas" in group and any("exp_inf" in entry for entry in entries.values()):
-        return "Adamax"
-    return next((kind for mark, kind in _MARKS.items() if mark in group), "an unknown optimizer")
+def _kinds(group: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Whose state_dict it may be, AdamW being Adam and AdaBoundW AdaBound."""
+    kinds = [kind for mark, kind in _MARKS.items() if mark in group][:1]
+    if kinds != ["Adamax"] or any("exp_inf" in entry for entry in entries.values()):
+        return kinds
+    return ["Adam", "RAdam", "Adamax"]  # old releases of torch have no more marks
 
 
 def entries_of(state_dict: Mapping[str, Any], names: list[str]) -> dict[str, dict[str, Any]]:

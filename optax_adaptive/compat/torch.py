@@ -508,7 +508,7 @@ def _arguments(
         arguments["betas"] = tuple(float(array(b)) for b in group["betas"])
     if "base_lr" in takes:
         arguments["base_lr"] = float(group.get("initial_lr", arguments["lr"]))
-    ignored = {"params", "initial_lr", *_IMPLEMENTATION}
+    ignored = {"params", "param_names", *_OF_SCHEDULERS, *_IMPLEMENTATION}
     implied = make is AdamW and group.get("decoupled_weight_decay") is True
     ignored |= {"decoupled_weight_decay"} if implied else set()
     unknown = sorted(group.keys() - arguments.keys() - ignored)
@@ -519,4 +519,6 @@ def _arguments(
     return arguments
 
 
+# What torch's schedulers leave in the groups, beside the rate of the moment.
+_OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum")
 _IMPLEMENTATION = ("foreach", "fused", "capturable", "differentiable")
