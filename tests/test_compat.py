@@ -341,6 +341,17 @@ def test_bad_arguments_are_refused(make, arguments, message):
     assert str(refusal.value).startswith(f"{make.__name__}: ")
 
 
+def test_dampening_is_of_the_momentum():
+    """torch does not dampen gradients without a momentum; neither where it is traced."""
+    grads = jnp.ones(2)
+    for momentum in (0, jnp.zeros(())):
+        tx = compat.torch.SGD(0.1, momentum, dampening=0.5)
+        state = tx.init(grads)
+        for _ in range(2):
+            updates, state = tx.update(grads, state)
+            np.testing.assert_allclose(updates, -0.1, rtol=1e-6)
+
+
 def test_boundaries_and_values():
     for boundaries, values, message in (
         ([1], [0.1], "values must be one more than boundaries, got 1 and 1"),

@@ -98,7 +98,7 @@ def SGD(
     Args:
         lr: A number >= 0 or a schedule.
         momentum: In [0, 1); 0 for none.
-        dampening: In [0, 1], from the second step on; 0 with nesterov.
+        dampening: In [0, 1], from the second step on; 0 with nesterov, nothing without momentum.
         weight_decay: >= 0, added to the gradient.
         nesterov: Whether the momentum looks one step ahead; needs `momentum`.
         maximize: Whether to ascend.
@@ -113,10 +113,12 @@ def SGD(
     if nesterov and (is_zero(momentum) or damps):
         raise ValueError("SGD: nesterov needs a momentum, and no dampening.")
     damped = velocity = None
-    if not is_zero(dampening):
-        damped = optax.scale_by_schedule(lambda step: jnp.where(step == 0, 1, 1 - dampening))
     if not is_zero(momentum):
         velocity = trace(momentum, nesterov)
+    if velocity is not None and not is_zero(dampening):
+        damped = optax.scale_by_schedule(
+            lambda step: jnp.where((step == 0) | (momentum == 0), 1, 1 - dampening)
+        )
     return _optimizer([damped, velocity], lr, weight_decay, maximize, others)
 
 
