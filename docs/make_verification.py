@@ -27,7 +27,7 @@ from compat_goldens import (  # noqa: E402
     START,
     apart,
     constructed,
-    continued,
+    continuing,
     imported,
     path_of,
 )
@@ -218,7 +218,7 @@ def checkpoints() -> Iterator[str]:
             dtype = checkpoint["dtype"]
             with enable_x64(dtype == "float64"):
                 _, tx, params, state = imported(name, label)
-                distance = apart(checkpoint, continued(tx, params, state, dtype))
+                distance = apart(checkpoint, continuing(tx, params, dtype)(params, state))
             options = ", ".join(
                 f"{k}={v['class_name'] if isinstance(v, dict) else v}"
                 for k, v in checkpoint["arguments"].items()

@@ -164,10 +164,11 @@ def loss(params, x, y):
     return jnp.mean((hidden @ params["d1"]["kernel"] + params["d1"]["bias"] - y) ** 2)
 
 
-def continued(tx, params, state, dtype, steps=20):
-    """The parameters and the state's averages, if any, after each further step of training."""
+def continuing(tx, params, dtype, steps=20):
+    """A function of parameters and state: the parameters, and their averages if the state has them,
+    after each further step of training."""
     x, y = (jnp.asarray(a, dtype) for a in mlp.data())
-    averaged = bool(find_states(state, oa.ExponentialAveragingState))
+    averaged = bool(find_states(tx.init(params), oa.ExponentialAveragingState))
 
     def step(carry, _):
         params, state = carry
@@ -177,7 +178,7 @@ def continued(tx, params, state, dtype, steps=20):
         shown = oa.averaged_params(state, params) if averaged else params
         return (params, state), (params, shown)
 
-    return jax.jit(lambda *carry: jax.lax.scan(step, carry, None, length=steps)[1])(params, state)
+    return jax.jit(lambda *carry: jax.lax.scan(step, carry, None, length=steps)[1])
 
 
 def apart(checkpoint, paths):

@@ -101,9 +101,9 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 @every_case
 def test_dtype_and_shape_of_state_are_a_fixed_point(case):
-    """For every pair of dtypes; where only an option differs, for a circle of pairs."""
+    """For every pair of dtypes of one of each kind; of others for a circle of pairs."""
     circle = zip(DTYPES, DTYPES[1:] + DTYPES[:1], strict=True)
-    pairs = itertools.product(DTYPES, DTYPES) if case in PLAIN else circle
+    pairs = itertools.product(DTYPES, DTYPES) if case in KINDS else circle
     with enable_x64(True):
         tx = case.make()
         for dtype, gradient in pairs:
@@ -544,7 +544,7 @@ def test_checkpoints(case, tmp_path):
     assert all(isinstance(x, jax.Array) and x.size for x in jax.tree.leaves(state))
 
 
-@every_optimizer
+@every_kind
 def test_a_constant_may_become_a_schedule(case):
     params = tree()
     constant = case.make(weight_decay=0.1)
@@ -636,7 +636,7 @@ def test_an_empty_tree(case):
     assert updates == {}
 
 
-@every_optimizer
+@every_kind
 def test_eager_steps_keep_no_memory(case):
     params = matrix()
     tx = case.make(weight_decay=0.1)
