@@ -23,7 +23,7 @@ CERTIFICATES = {
         "test_sgd_steps_in_proportion",
     ),
     "adagrad": Certificate(
-        "optax and Keras: eps under the root, the sum starts at 0.1; paper and torch: outside, at 0",
+        "optax and Keras: eps under the root, the sum starts at 0.1; paper and torch: eps_in_sqrt=False, at 0",
         "test_adagrad_and_amsgrad_never_forget",
     ),
     "rmsprop": Certificate(
@@ -35,7 +35,7 @@ CERTIFICATES = {
         "test_adadelta_feels_its_way",
     ),
     "adam": Certificate(
-        "algorithm 1 of the paper, as torch; Keras has the eps-hat of its section 2",
+        "algorithm 1 of the paper, as torch; eps_hat is that of its section 2 and of Keras",
         "test_the_paper",
     ),
     "adamw": Certificate(
@@ -43,7 +43,7 @@ CERTIFICATES = {
         "test_the_w_of_adamw_nadamw_adamaxw_decays_without_a_gradient",
     ),
     "nadam": Certificate(
-        "optax: a constant b1; paper, torch and Keras each have a schedule of it",
+        "optax: a constant b1; with momentum_decay the schedule of paper, torch or Keras",
         "test_nadam_looks_ahead",
     ),
     "nadamw": Certificate(
@@ -51,7 +51,7 @@ CERTIFICATES = {
         "test_nadam_looks_ahead",
     ),
     "adamax": Certificate(
-        "torch and optax: eps beside the gradient; the paper has none, Keras adds it to the maximum",
+        "torch and optax: eps beside the gradient; the paper has none, Keras eps_in_max=False",
         "test_adamax_divides_by_the_largest_gradient",
     ),
     "adamaxw": Certificate(
@@ -63,7 +63,7 @@ CERTIFICATES = {
         "test_adagrad_and_amsgrad_never_forget",
     ),
     "radam": Certificate(
-        "optax: rectified from a length of 5 on, eps beside the corrected root; the paper: 4, no eps",
+        "optax: rectified from a length of 5 on; torch: with eps_hat; the paper: from 4, no eps",
         "test_radam_starts_as_sgd",
     ),
     "adabound": Certificate(
