@@ -44,4 +44,4 @@ lr-basin-full: .venv/installed-examples
 	$(BIN)/python benchmarks/lr_basin.py
 
 clean:
-	rm -rf .venv site outputs
+	rm -rf .venv site outputs .jax_cache

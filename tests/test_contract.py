@@ -138,8 +138,11 @@ def test_hyperparameters_in_float32_train_16_bits(case):
     chex.assert_tree_all_finite((params, state))
 
 
-@every_optimizer
-@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [(c, "float32") for c in PLAIN] + list(itertools.product(KINDS, ("float16", "bfloat16"))),
+    ids=lambda x: getattr(x, "id", x),
+)
 def test_extreme_gradients_are_survived(case, dtype):
     """All zero, tiny, huge: everything stays finite, and ordinary gradients count again."""
     tx = moving(case)

@@ -145,6 +145,19 @@ def test_imports_point_one_way(path):
         assert shared or LAYERS.index(imported[0]) < LAYERS.index(place), imported
 
 
+def test_nothing_else_is_needed_at_run_time():
+    """jax and optax, and NumPy, which is of jax; no framework that compat speaks of."""
+    found = set()
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                found.add(node.module)
+            elif isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names)
+    tops = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names)
+    assert tops == {"jax", "numpy", "optax", "optax_adaptive"}
+
+
 @pytest.mark.parametrize("path", ALGORITHMS, ids=lambda p: p.stem)
 def test_an_algorithm_file_holds_mathematics(path):
     text = path.read_text()

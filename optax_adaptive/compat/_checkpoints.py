@@ -28,27 +28,27 @@ class Layout:
     def __init__(self, shapes: Mapping[str, tuple[int, ...] | None], to_tree: ToTree):
         """`shapes` of all names, in their order; None where nobody knows."""
         self.to_tree = to_tree
-        self.zeros = _of_guessed_shapes(shapes, to_tree)
+        self.shapes = _guessed(shapes, to_tree)
 
     def tree(self, arrays: Mapping[str, np.ndarray]) -> Any:
         """The tree of some arrays, and zeros for the others."""
-        return self.to_tree({**self.zeros, **arrays})
+        zeros = {name: _full(shape, 0) for name, shape in self.shapes.items()}
+        return self.to_tree({**zeros, **arrays})
 
     def numbers(self, what: str, by_name: Mapping[str, int]) -> Any:
         """A tree of one number for every leaf, which all arrays it is made of must share."""
-
         who = _check.caller()
 
         def one(path, leaf):
-            found = np.unique(np.asarray(leaf))
-            if len(found) > 1:
+            least, largest = np.min(leaf, initial=np.inf), np.max(leaf, initial=0)
+            if least < largest:
                 raise ValueError(
                     f"{who}: {path_of(path)} is made of several arrays with different {what}."
                 )
-            return int(found[0]) if len(found) else 0
+            return int(largest)
 
-        filled = {name: self.zeros[name] + number for name, number in by_name.items()}
-        return jax.tree.map_with_path(one, self.tree(filled))
+        arrays = {name: _full(self.shapes[name], number) for name, number in by_name.items()}
+        return jax.tree.map_with_path(one, self.tree(arrays))
 
 
 def walk(state: Any, table: Table, visit: Callable[[Any, Mapping[str, str | None]], Any]) -> Any:
@@ -56,7 +56,6 @@ def walk(state: Any, table: Table, visit: Callable[[Any, Mapping[str, str | None
 
     Its other fields are walked, too. An array that is in no such part is an error.
     """
-
     who = _check.caller()
 
     def within(holder: str) -> Callable[[Any], Any]:
@@ -93,7 +92,6 @@ def names_in(state: Any, table: Table) -> tuple[set[type], set[str]]:
 
 def place(field: Any, params: Any, tree: Any, present: Any) -> Any:
     """A field of a state with the leaves of `tree` where they are `present`."""
-
     who = _check.caller()
 
     def leaf(path, old, param, new, has):
@@ -104,8 +102,8 @@ def place(field: Any, params: Any, tree: Any, present: Any) -> Any:
                 f"{who}: to_tree gives {path_of(path)} the shape {np.shape(new)}; its parameter "
                 f"has {np.shape(param)}."
             )
-        new = widen(jnp.asarray(new)) if np.iscomplexobj(new) else np.asarray(new)
-        return jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
+        new = widen(jnp.asarray(new)) if np.iscomplexobj(new) else new
+        return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
     try:
         return jax.tree.map_with_path(leaf, field, params, tree, present, is_leaf=_is_absent)
@@ -117,7 +115,7 @@ def place(field: Any, params: Any, tree: Any, present: Any) -> Any:
 
 def scalar(value: Any, old: jax.Array) -> jax.Array:
     """A number in the place of a scalar of a state."""
-    return jax.device_put(jnp.asarray(np.asarray(value), old.dtype), old.sharding)
+    return jax.device_put(np.asarray(value, old.dtype), old.sharding)
 
 
 def from_raw(state: Any) -> Any:
@@ -213,8 +211,9 @@ def _is_absent(x: Any) -> bool:
 
 
 def _of_both(leaf: Callable[[Any, Any], Any], tree: Any, other: Any) -> Any:
-    absent = lambda a, b: a if _is_absent(a) else leaf(a, b)  # noqa: E731
-    return jax.tree.map(absent, tree, other, is_leaf=_is_absent)
+    return jax.tree.map(
+        lambda a, b: a if _is_absent(a) else leaf(a, b), tree, other, is_leaf=_is_absent
+    )
 
 
 def _less_square(nu, mu):
@@ -235,10 +234,15 @@ class _Watched(dict):
         return super().__getitem__(key)
 
 
-def _of_guessed_shapes(
+def _full(shape: tuple[int, ...], number: float) -> np.ndarray:
+    """An array full of a number, without the memory of one."""
+    return np.broadcast_to(np.float32(number), shape)
+
+
+def _guessed(
     shapes: Mapping[str, tuple[int, ...] | None], to_tree: ToTree
-) -> dict[str, np.ndarray]:
-    """Zeros of these shapes; of one entry, with as many axes as `to_tree` bears, where unknown.
+) -> dict[str, tuple[int, ...]]:
+    """These shapes; one entry, in as many axes as `to_tree` bears, where nobody knows them.
 
     A frozen parameter has no state, and what to_tree makes of it is not used; only, it must not
     fail at a transposition.
@@ -246,14 +250,14 @@ def _of_guessed_shapes(
     axes = {name: 1 for name, shape in shapes.items() if shape is None}
     while True:
         known = {n: (1,) * axes[n] if s is None else s for n, s in shapes.items()}
-        zeros = _Watched({name: np.zeros(shape) for name, shape in known.items()})
         if not axes:
-            return dict(zeros)
+            return known
+        watched = _Watched({name: _full(shape, 0) for name, shape in known.items()})
         try:
-            to_tree(zeros)
-            return dict(zeros)
+            to_tree(watched)
+            return known
         except Exception as error:
-            last = zeros.asked
+            last = watched.asked
             if axes.get(last, 6) > 5:
                 raise ValueError(
                     f"{_check.caller()}: {listed(axes)} have no state, which would tell their "
