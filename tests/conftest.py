@@ -7,7 +7,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 # Compiling is most of the time of the tests, and none of them measures how fast a program runs.
 os.environ["XLA_FLAGS"] += " --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 # Both workers compile much of the same; and a second run finds most of it done.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".jax_cache")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

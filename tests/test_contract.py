@@ -199,7 +199,7 @@ def test_bad_gradients_show_where_they_are_and_nowhere_else(case):
             updates, state = update(params, state, params)
 
 
-@every_optimizer
+@every_kind
 def test_a_float64_rate_leaves_float32_alone(case):
     with enable_x64(True):
         params = jnp.ones(3, jnp.float32)
@@ -407,7 +407,7 @@ def test_multi_steps_is_the_mean(case):
     chex.assert_trees_all_close(updates, alone, rtol=max(1e-5, case.float32))
 
 
-@every_optimizer
+@every_kind
 def test_apply_if_finite_skips(case):
     params = jnp.ones(3)
     tx = optax.apply_if_finite(case.make(), 5)
@@ -532,7 +532,7 @@ def test_no_temporaries(case):
     assert compiled.memory_analysis().temp_size_in_bytes <= case.temporaries * 4 * 512 * 512
 
 
-@every_optimizer
+@every_kind
 def test_checkpoints(case, tmp_path):
     params = {"w": jnp.ones(2), "b": jnp.ones(1)}
     tx = case.make()
@@ -601,8 +601,11 @@ def test_weight_decay_everywhere_and_by_prefix(case):
         tx.init({"w": jnp.ones((2, 2)), "b": jnp.ones(2)})
 
 
-@every_optimizer
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize(
+    ("case", "axis_type"),
+    [(c, AxisType.Auto) for c in PLAIN] + [(c, AxisType.Explicit) for c in KINDS],
+    ids=lambda x: getattr(x, "id", x),
+)
 def test_state_is_sharded_as_the_parameters(case, axis_type):
     mesh = jax.make_mesh((8,), ("x",), axis_types=(axis_type,))
     sharding = NamedSharding(mesh, P("x", None))
