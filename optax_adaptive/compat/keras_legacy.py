@@ -51,14 +51,7 @@ def SGD(
 ) -> optax.GradientTransformationExtraArgs:
     """`tf.keras.optimizers.legacy.SGD`: as `compat.keras.SGD`.
 
-    Args:
-        learning_rate: A number >= 0 or a schedule.
-        momentum: In [0, 1); 0 for none.
-        nesterov: Whether the momentum looks one step ahead; without momentum it does nothing.
-        options: `Options`.
-
-    Raises:
-        ValueError: If an argument is outside its domain.
+    Args and errors as for `compat.keras.SGD`.
     """
     _check.decay_rate(momentum=momentum)
     _check.flag(nesterov=nesterov)
@@ -74,14 +67,7 @@ def Adagrad(
 ) -> optax.GradientTransformationExtraArgs:
     """`tf.keras.optimizers.legacy.Adagrad`: epsilon outside the root, unlike Keras 3.
 
-    Args:
-        learning_rate: A number >= 0 or a schedule.
-        initial_accumulator_value: What the sum of squares starts at, >= 0.
-        epsilon: >= 0, in units of gradients.
-        options: `Options`.
-
-    Raises:
-        ValueError: If an argument is outside its domain.
+    Args and errors as for `compat.keras.Adagrad`; epsilon in units of gradients.
     """
     _check.non_negative(epsilon=epsilon)
     direction = scale_by_adagrad(initial_accumulator_value, epsilon, eps_in_sqrt=False)
@@ -96,14 +82,7 @@ def Adadelta(
 ) -> optax.GradientTransformationExtraArgs:
     """`tf.keras.optimizers.legacy.Adadelta`: as `compat.keras.Adadelta`.
 
-    Args:
-        learning_rate: A number >= 0 or a schedule; 1.0 for the paper.
-        rho: The share of the running means kept at each step, in (0, 1).
-        epsilon: > 0.
-        options: `Options`.
-
-    Raises:
-        ValueError: If an argument is outside its domain.
+    Args and errors as for `compat.keras.Adadelta`.
     """
     _check.positive(epsilon=epsilon)
     return _optimizer(scale_by_adadelta(rounded(rho), epsilon), learning_rate, options)
@@ -119,16 +98,7 @@ def RMSprop(
 ) -> optax.GradientTransformationExtraArgs:
     """`tf.keras.optimizers.legacy.RMSprop`: epsilon outside the root, under it with momentum.
 
-    Args:
-        learning_rate: A number >= 0 or a schedule.
-        rho: The share of the running means kept at each step, in [0, 1), > 0 if centered.
-        momentum: In [0, 1), over the steps with their learning rate; 0 for none.
-        epsilon: > 0.
-        centered: Whether to divide by the deviation from the mean gradient.
-        options: `Options`.
-
-    Raises:
-        ValueError: If an argument is outside its domain.
+    Args and errors as for `compat.keras.RMSprop`.
     """
     _check.flag(centered=centered)
     _check.decay_rate(rho=rho, momentum=momentum)
@@ -154,16 +124,7 @@ def Adam(
 ) -> optax.GradientTransformationExtraArgs:
     """`tf.keras.optimizers.legacy.Adam`: as `compat.keras.Adam`.
 
-    Args:
-        learning_rate: A number >= 0 or a schedule.
-        beta_1: The share of the mean of gradients kept at each step, in [0, 1).
-        beta_2: That of the mean of their squares, in [0, 1).
-        epsilon: > 0, in units of gradients, added to the root of the mean as it is.
-        amsgrad: Whether to divide by the largest mean of squares so far.
-        options: `Options`.
-
-    Raises:
-        ValueError: If an argument is outside its domain.
+    Args and errors as for `compat.keras.Adam`.
     """
     b1, b2 = _betas(beta_1, beta_2, epsilon)
     _check.flag(amsgrad=amsgrad)
