@@ -31,7 +31,6 @@ from compat_goldens import (  # noqa: E402
     imported,
     path_of,
 )
-from compat_goldens import deviation as from_golden  # noqa: E402
 from fill import fill  # noqa: E402
 from goldens import mapping  # noqa: E402
 from goldens.problem import problem as golden_problem  # noqa: E402
@@ -201,7 +200,7 @@ def lines() -> Iterator[str]:
             theirs = np.array(case["parameters"], "float64")
             valid = np.isfinite(theirs).all(0)
             floor = abs(START) if golden["dtype"] == "float32" else np.zeros(8)
-            distance = from_golden(path[:, valid], theirs[:, valid], START[valid], floor[valid])
+            distance = deviation(path[:, valid], theirs[:, valid], START[valid], floor[valid])
             found.setdefault((name, case["optimizer"]), []).append((distance, label))
     for (name, optimizer), distances in found.items():
         framework = f"{GOLDENS[name]['framework']} {GOLDENS[name]['version']}"

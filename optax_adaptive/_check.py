@@ -233,7 +233,7 @@ def same_shapes(what: str, tree: Any, other_what: str, other: Any) -> None:
     ):
         return
     shapes, other_shapes = (
-        {_keystr(path): jnp.shape(x) for path, x in jax.tree.leaves_with_path(t)}
+        {keystr(path): jnp.shape(x) for path, x in jax.tree.leaves_with_path(t)}
         for t in (tree, other)
     )
     for path in shapes | other_shapes:
@@ -258,10 +258,10 @@ def entries(what: str, tree: Any, other_what: str, other: Any) -> list[Any]:
         )
         for path in paths:
             if all(p[: len(path)] != path for p in other_paths):
-                raise MisfitError(f"{what} at {_keystr(path)} has no {other_what}") from None
+                raise MisfitError(f"{what} at {keystr(path)} has no {other_what}") from None
         for path in (p[:n] for p in other_paths for n in range(1, len(p) + 1)):
             if all(p[: len(path)] != path[: len(p)] for p in paths):
-                raise MisfitError(f"{other_what} at {_keystr(path)} has no {what}") from None
+                raise MisfitError(f"{other_what} at {keystr(path)} has no {what}") from None
         raise MisfitError(f"{other_what} has another structure: {error}") from None
 
 
@@ -274,10 +274,11 @@ def trainable(updates: Any, params: Any) -> None:
             continue
         if jnp.issubdtype(jnp.result_type(owner), jnp.inexact):
             raise MisfitError(
-                f"gradient at {_keystr(path)} has dtype {dtype}; gradients are floating or complex "
+                f"gradient at {keystr(path)} has dtype {dtype}; gradients are floating or complex "
                 "(integers only for integer parameters, and then `params` must be given)"
             )
 
 
-def _keystr(path: Any) -> str:
+def keystr(path: Any) -> str:
+    """The path of a leaf, in words."""
     return jax.tree_util.keystr(path) or "the root"

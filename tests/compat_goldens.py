@@ -105,13 +105,6 @@ def path_of(tx, dtype):
     return [np.asarray(path, "float64") for path in paths]
 
 
-def deviation(ours, golden, start=START, floor=0.0):
-    """The largest distance, per coordinate, over the way it travelled, or over `floor`."""
-    ours, golden = np.asarray(ours), np.asarray(golden, "float64")
-    distance, way = abs(ours - golden).max(0), abs(golden - start).max(0)
-    return float(np.max(distance / np.maximum(way, np.maximum(floor, 1e-300))))
-
-
 TORCH = {"0.weight": "d0/kernel", "0.bias": "d0/bias", "2.weight": "d1/kernel", "2.bias": "d1/bias"}
 KERAS = {name: name for name in TORCH.values()}
 

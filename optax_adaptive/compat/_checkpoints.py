@@ -43,7 +43,7 @@ class Layout:
             least, largest = np.min(leaf, initial=np.inf), np.max(leaf, initial=0)
             if least < largest:
                 raise ValueError(
-                    f"{who}: {path_of(path)} is made of several arrays with different {what}."
+                    f"{who}: {_check.keystr(path)} is made of several arrays with different {what}."
                 )
             return int(largest)
 
@@ -77,6 +77,31 @@ def walk(state: Any, table: Table, visit: Callable[[Any, Mapping[str, str | None
     return within(type(state).__name__)(state)
 
 
+def refill(
+    state: Any,
+    table: Table,
+    params: Any,
+    numbers: Mapping[str, Any],
+    trees: Mapping[str, Any],
+    present: Any,
+) -> Any:
+    """The state with what `numbers` and `trees` have by the names of the other framework.
+
+    Trees are like the parameters, and used where `present`, another one, is not 0.
+    """
+
+    def visit(part, fields):
+        new = {}
+        for ours, name in fields.items():
+            if name in numbers:
+                new[ours] = _scalar(numbers[name], getattr(part, ours))
+            elif name in trees:
+                new[ours] = _place(getattr(part, ours), params, trees[name], present)
+        return _from_raw(part._replace(**new))
+
+    return walk(state, table, visit)
+
+
 def names_in(state: Any, table: Table) -> tuple[set[type], set[str]]:
     """The types of the parts of a state, and what the other framework calls their fields."""
     types, names = set(), set()
@@ -90,35 +115,7 @@ def names_in(state: Any, table: Table) -> tuple[set[type], set[str]]:
     return types, names
 
 
-def place(field: Any, params: Any, tree: Any, present: Any) -> Any:
-    """A field of a state with the leaves of `tree` where they are `present`."""
-    who = _check.caller()
-
-    def leaf(path, old, param, new, has):
-        if _is_absent(old) or not has:
-            return old
-        if np.shape(new) != np.shape(param):
-            raise _check.MisfitError(
-                f"{who}: to_tree gives {path_of(path)} the shape {np.shape(new)}; its parameter "
-                f"has {np.shape(param)}."
-            )
-        new = widen(jnp.asarray(new)) if np.iscomplexobj(new) else new
-        return jax.device_put(np.asarray(new, old.dtype), old.sharding)
-
-    try:
-        return jax.tree.map_with_path(leaf, field, params, tree, present, is_leaf=_is_absent)
-    except _check.MisfitError as misfit:
-        raise ValueError(str(misfit)) from None
-    except ValueError as error:
-        raise ValueError(f"{who}: to_tree makes another tree than params: {error}") from None
-
-
-def scalar(value: Any, old: jax.Array) -> jax.Array:
-    """A number in the place of a scalar of a state."""
-    return jax.device_put(np.asarray(value, old.dtype), old.sharding)
-
-
-def from_raw(state: Any) -> Any:
+def _from_raw(state: Any) -> Any:
     """A state of ours whose fields were given the moments that others keep in their place."""
     if isinstance(state, CenteredRmspropState):  # the mean of squares
         return state._replace(variance=_of_both(_less_square, state.variance, state.mu))
@@ -128,10 +125,10 @@ def from_raw(state: Any) -> Any:
 
 
 def to_raw(state: Any) -> Any:
-    """The inverse of `from_raw`."""
+    """The inverse of `_from_raw`."""
     if isinstance(state, CenteredRmspropState):
         return state._replace(variance=_of_both(_plus_square, state.variance, state.mu))
-    return from_raw(state)
+    return _from_raw(state)
 
 
 def merged(tree: Any, other: Any) -> Any:
@@ -201,9 +198,32 @@ def listed(items: Iterable[Any]) -> str:
     return ", ".join(items[:10]) + more
 
 
-def path_of(path: Any) -> str:
-    """The path of a leaf, in words."""
-    return jax.tree_util.keystr(path) or "the root"
+def _place(field: Any, params: Any, tree: Any, present: Any) -> Any:
+    """A field of a state with the leaves of `tree` where they are `present`."""
+    who = _check.caller()
+
+    def leaf(path, old, param, new, has):
+        if _is_absent(old) or not has:
+            return old
+        if np.shape(new) != np.shape(param):
+            raise _check.MisfitError(
+                f"{who}: to_tree gives {_check.keystr(path)} the shape {np.shape(new)}; "
+                f"its parameter has {np.shape(param)}."
+            )
+        new = widen(jnp.asarray(new)) if np.iscomplexobj(new) else new
+        return jax.device_put(np.asarray(new, old.dtype), old.sharding)
+
+    try:
+        return jax.tree.map_with_path(leaf, field, params, tree, present, is_leaf=_is_absent)
+    except _check.MisfitError as misfit:
+        raise ValueError(str(misfit)) from None
+    except ValueError as error:
+        raise ValueError(f"{who}: to_tree makes another tree than params: {error}") from None
+
+
+def _scalar(value: Any, old: jax.Array) -> jax.Array:
+    """A number in the place of a scalar of a state."""
+    return jax.device_put(np.asarray(value, old.dtype), old.sharding)
 
 
 def _is_absent(x: Any) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import optax
 
@@ -25,13 +24,10 @@ from optax_adaptive.compat._checkpoints import (
     Table,
     ToTree,
     array,
-    from_raw,
     listed,
     names_and_shapes,
     names_in,
-    place,
-    scalar,
-    walk,
+    refill,
 )
 
 
@@ -122,24 +118,13 @@ def import_state(
         "micro_step": calls % every,
         "u_product": u_product,
     }
-    trees = {}
+    trees, present = {}, None
     if moments:
         first = next(iter(moments.values()))
         layout = Layout({name: np.shape(x) for name, x in first.items()}, to_tree)
         trees = {slot: layout.tree(m) for slot, m in moments.items()}
-    present = jax.tree.map(lambda _: True, next(iter(trees.values()), None))
-
-    def visit(part, fields):
-        new = {}
-        for ours, name in fields.items():
-            old = getattr(part, ours)
-            if name in numbers:
-                new[ours] = scalar(numbers[name], old)
-            elif name is not None:
-                new[ours] = place(old, params, trees[name], present)
-        return from_raw(part._replace(**new))
-
-    return walk(state, _TABLE, visit)
+        present = layout.numbers("states", dict.fromkeys(names, 1))
+    return refill(state, _TABLE, params, numbers, trees, present)
 
 
 _MEANS = {"count": "step", "mu": "momentum", "nu": "velocity"}

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,7 +11,9 @@ from jax import lax
 
 from optax_adaptive import _check
 from optax_adaptive._core import add_decay, at, map_leaves, transformation
-from optax_adaptive._numerics import norm, squarable
+from optax_adaptive._free import total
+from optax_adaptive._momentum import trace
+from optax_adaptive._numerics import squarable, square
 
 
 def refuse(others: Mapping[str, Any], **hints: str) -> None:
@@ -64,8 +65,20 @@ def plus_params(amount: Any) -> optax.GradientTransformationExtraArgs:
 
 def coupled(weight_decay: Any) -> optax.GradientTransformation | None:
     """weight_decay times the parameters, added to the gradients: L2 regularisation."""
-    _check.non_negative(weight_decay=weight_decay)
     return None if is_zero(weight_decay) else plus_params(weight_decay)
+
+
+def velocity(momentum: Any, nesterov: bool = False) -> optax.GradientTransformation | None:
+    """The decaying sum of what comes in, or None for no momentum."""
+    _check.decay_rate(momentum=momentum)
+    _check.flag(nesterov=nesterov)
+    return None if is_zero(momentum) else trace(momentum, nesterov)
+
+
+def check_betas(beta_1: Any, beta_2: Any, epsilon: Any) -> None:
+    """Adam's numbers, as Keras calls them."""
+    _check.decay_rate(beta_1=beta_1, beta_2=beta_2)
+    _check.positive(epsilon=epsilon)
 
 
 def over_time(rate: Any, decay: Any) -> Any:
@@ -97,9 +110,9 @@ def clip(
     def init(params):
         return optax.EmptyState()
 
-    def shrunk(g, n, most):
+    def shrunk(g, sum_sq, most):
         g, flaw = squarable(g)
-        return g * (most / jnp.maximum(n, most)) + flaw
+        return g * (most / jnp.maximum(jnp.sqrt(sum_sq), most)) + flaw
 
     def update(grads, state):
         def leaf(g):
@@ -107,12 +120,11 @@ def clip(
                 return lax.clamp(
                     jnp.asarray(-clipvalue, g.dtype), g, jnp.asarray(clipvalue, g.dtype)
                 )
-            return shrunk(g, norm(squarable(g)[0]), clipnorm)
+            return shrunk(g, jnp.sum(square(g)), clipnorm)
 
         if global_clipnorm is None:
             return map_leaves(leaf, grads), state
-        norms = map_leaves(lambda g: norm(squarable(g)[0]), grads)
-        total = norm(jnp.stack(jax.tree.leaves(norms)))
-        return map_leaves(lambda g: shrunk(g, total, global_clipnorm), grads), state
+        sum_sq = total(square, grads)
+        return map_leaves(lambda g: shrunk(g, sum_sq, global_clipnorm), grads), state
 
     return transformation(init, update)

@@ -24,14 +24,12 @@ from optax_adaptive.compat._checkpoints import (
     ToTree,
     array,
     filled,
-    from_raw,
     listed,
     merged,
     names_and_shapes,
     names_in,
     only,
-    place,
-    scalar,
+    refill,
     spread,
     to_raw,
     walk,
@@ -94,33 +92,22 @@ def import_state(
     if step is not None and "step" in fields:
         raise ValueError("import_state: step is saved in state_dict; do not give another one.")
 
-    numbers = {}
-    for name in fields & _NUMBERS:
-        numbers[name] = only(name, {n: e[name] for n, e in entries.items() if name in e})
     if step is None:
         step = 1 if entries else 0  # SGD: its momentum is not of before the first one
-    numbers = {"step": step, "mu_product": 1.0, **numbers}
+    numbers = {"step": step, "mu_product": 1.0}
+    for name in fields & _NUMBERS:
+        numbers[name] = only(name, {n: e[name] for n, e in entries.items() if name in e})
     moments = sorted(wanted - _NUMBERS) if entries else []
     trees, present = {}, None
     if moments:
         for name, entry in entries.items():
-            shapes[name] = tuple(np.shape(array(entry[moments[0]])))
+            shapes[name] = tuple(np.shape(entry[moments[0]]))
         layout = Layout(shapes, to_tree)
         for moment in moments:
             trees[moment] = layout.tree({n: array(e[moment]) for n, e in entries.items()})
         present = layout.numbers("states", {name: int(name in entries) for name in names})
 
-    def visit(part, fields):
-        new = {}
-        for ours, name in fields.items():
-            old = getattr(part, ours)
-            if name in _NUMBERS:
-                new[ours] = scalar(numbers[name], old)
-            elif name in trees:
-                new[ours] = place(old, params, trees[name], present)
-        return from_raw(part._replace(**new))
-
-    return walk(state, _TABLE, visit)
+    return refill(state, _TABLE, params, numbers, trees, present)
 
 
 def export_state(

@@ -33,7 +33,6 @@ from optax_adaptive._algorithms.rmsprop import (
     scale_by_rmsprop,
 )
 from optax_adaptive._core import descend
-from optax_adaptive._momentum import trace
 from optax_adaptive._wrappers.accumulate import accumulate
 from optax_adaptive._wrappers.averaging import exponential_averaging
 from optax_adaptive.compat._keras_schedules import (
@@ -48,13 +47,14 @@ from optax_adaptive.compat._keras_schedules import (
 from optax_adaptive.compat._keras_state import import_state
 from optax_adaptive.compat._parts import (
     chain,
+    check_betas,
     clip,
     coupled,
-    is_zero,
     over_time,
     refuse,
     rounded,
     spell_out,
+    velocity,
 )
 
 __all__ = [
@@ -115,8 +115,8 @@ def SGD(
     Raises:
         ValueError: If an argument is outside its domain.
     """
-    velocity = _velocity(momentum, nesterov)
-    return _optimizer(optax.identity(), learning_rate, options, velocity)
+    direction = optax.identity()
+    return _optimizer(direction, learning_rate, options, velocity(momentum, nesterov))
 
 
 def Adagrad(
@@ -189,7 +189,7 @@ def RMSprop(
     _check.decay_rate(rho=rho)
     _check.positive(epsilon=epsilon)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
-    return _optimizer(scale(rho, epsilon), learning_rate, options, _velocity(momentum))
+    return _optimizer(scale(rho, epsilon), learning_rate, options, velocity(momentum))
 
 
 def Adam(
@@ -213,7 +213,10 @@ def Adam(
     Raises:
         ValueError: If an argument is outside its domain.
     """
-    return _optimizer(_adam(beta_1, beta_2, epsilon, amsgrad), learning_rate, options)
+    check_betas(beta_1, beta_2, epsilon)
+    _check.flag(amsgrad=amsgrad)
+    scale = scale_by_amsgrad if amsgrad else scale_by_adam
+    return _optimizer(scale(beta_1, beta_2, epsilon, eps_hat=True), learning_rate, options)
 
 
 def AdamW(
@@ -229,8 +232,8 @@ def AdamW(
 
     Args and errors as for `Adam`.
     """
-    options = {"weight_decay": weight_decay, **options}
-    return _optimizer(_adam(beta_1, beta_2, epsilon, amsgrad), learning_rate, options)
+    numbers = (learning_rate, beta_1, beta_2, epsilon)
+    return Adam(*numbers, amsgrad, weight_decay=weight_decay, **options)
 
 
 def Adamax(
@@ -244,7 +247,7 @@ def Adamax(
 
     Args and errors as for `Adam`.
     """
-    _betas(beta_1, beta_2, epsilon)
+    check_betas(beta_1, beta_2, epsilon)
     direction = scale_by_adamax(beta_1, beta_2, epsilon, eps_in_max=False)
     return _optimizer(direction, learning_rate, options)
 
@@ -260,7 +263,7 @@ def Nadam(
 
     Args and errors as for `Adam`; epsilon is added after the correction.
     """
-    _betas(beta_1, beta_2, epsilon)
+    check_betas(beta_1, beta_2, epsilon)
     direction = scale_by_nadam(beta_1, beta_2, epsilon, momentum_decay=1.0)
     return _optimizer(direction, learning_rate, options)
 
@@ -301,9 +304,9 @@ def AdaBound(
     schedule.
     """
     refuse(others, lr="it is learning_rate")
-    _betas(beta_1, beta_2, epsilon)
+    check_betas(beta_1, beta_2, epsilon)
     _check.flag(amsgrad=amsgrad)
-    _check.non_negative(decay=decay)
+    _check.non_negative(decay=decay, weight_decay=weight_decay)
     numbers = (beta_1, beta_2, learning_rate, final_lr, gamma, base_lr)
     b1, b2, learning_rate, final_lr, gamma, base_lr = map(rounded, numbers)
     scale = scale_by_amsbound if amsgrad else scale_by_adabound
@@ -313,29 +316,11 @@ def AdaBound(
     return descend(direction, over_time(learning_rate, rounded(decay)))
 
 
-def _betas(beta_1: Any, beta_2: Any, epsilon: Any) -> None:
-    _check.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    _check.positive(epsilon=epsilon)
-
-
-def _adam(beta_1: Any, beta_2: Any, epsilon: Any, amsgrad: Any) -> optax.GradientTransformation:
-    _betas(beta_1, beta_2, epsilon)
-    _check.flag(amsgrad=amsgrad)
-    return (scale_by_amsgrad if amsgrad else scale_by_adam)(beta_1, beta_2, epsilon, eps_hat=True)
-
-
-def _velocity(momentum: Any, nesterov: bool = False) -> optax.GradientTransformation | None:
-    """The sum of steps, or None for no momentum."""
-    _check.decay_rate(momentum=momentum)
-    _check.flag(nesterov=nesterov)
-    return None if is_zero(momentum) else trace(momentum, nesterov)
-
-
 def _optimizer(
     direction: optax.GradientTransformation,
     learning_rate: Any,
     options: Any,
-    velocity: optax.GradientTransformation | None = None,
+    behind: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer along a direction, with the options that all have in common."""
     given: dict[str, Any] = {**_DEFAULTS, **options}
@@ -350,7 +335,7 @@ def _optimizer(
     rate: Any = learning_rate
     if every is not None and callable(learning_rate):  # Keras counts gradients, not steps
         rate = lambda step: learning_rate(every * step + every - 1)  # noqa: E731
-    tx = descend(chain(clipped, direction), rate, given["weight_decay"], given["mask"], velocity)
+    tx = descend(chain(clipped, direction), rate, given["weight_decay"], given["mask"], behind)
     if every is not None:
         tx = accumulate(tx, every=every)
     if not given["use_ema"]:

@@ -22,15 +22,15 @@ from optax_adaptive._algorithms.amsgrad import scale_by_amsgrad
 from optax_adaptive._algorithms.nadam import scale_by_nadam
 from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
 from optax_adaptive._core import descend
-from optax_adaptive._momentum import trace
 from optax_adaptive.compat._parts import (
     chain,
+    check_betas,
     clip,
-    is_zero,
     over_time,
     refuse,
     rounded,
     spell_out,
+    velocity,
 )
 
 
@@ -53,10 +53,8 @@ def SGD(
 
     Args and errors as for `compat.keras.SGD`.
     """
-    _check.decay_rate(momentum=momentum)
-    _check.flag(nesterov=nesterov)
-    velocity = None if is_zero(momentum) else trace(rounded(momentum), nesterov)
-    return _optimizer(optax.identity(), learning_rate, options, velocity)
+    behind = velocity(rounded(momentum), nesterov)
+    return _optimizer(optax.identity(), learning_rate, options, behind)
 
 
 def Adagrad(
@@ -101,7 +99,7 @@ def RMSprop(
     Args and errors as for `compat.keras.RMSprop`.
     """
     _check.flag(centered=centered)
-    _check.decay_rate(rho=rho, momentum=momentum)
+    _check.decay_rate(rho=rho)
     _check.positive(epsilon=epsilon)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
     if not isinstance(momentum, (int, float)):
@@ -110,8 +108,7 @@ def RMSprop(
             '(optax.inject_hyperparams needs static_args="momentum").'
         )
     direction = scale(rounded(rho), epsilon, eps_in_sqrt=momentum != 0)
-    velocity = None if is_zero(momentum) else trace(rounded(momentum))
-    return _optimizer(direction, learning_rate, options, velocity)
+    return _optimizer(direction, learning_rate, options, velocity(rounded(momentum)))
 
 
 def Adam(
@@ -172,8 +169,7 @@ def Nadam(
 
 
 def _betas(beta_1: Any, beta_2: Any, epsilon: Any) -> tuple[Any, Any]:
-    _check.decay_rate(beta_1=beta_1, beta_2=beta_2)
-    _check.positive(epsilon=epsilon)
+    check_betas(beta_1, beta_2, epsilon)
     return rounded(beta_1), rounded(beta_2)
 
 
@@ -181,7 +177,7 @@ def _optimizer(
     direction: optax.GradientTransformation,
     learning_rate: Any,
     options: Any,
-    velocity: optax.GradientTransformation | None = None,
+    behind: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """The optimizer along a direction, with the options that all have in common."""
     refuse(
@@ -199,7 +195,7 @@ def _optimizer(
         direction,
     )
     rate = over_time(rounded(learning_rate), rounded(decay))
-    return descend(direction, rate, velocity=velocity)
+    return descend(direction, rate, velocity=behind)
 
 
 _DEFAULTS = {"decay": 0.0, "clipvalue": None, "clipnorm": None, "global_clipnorm": None}

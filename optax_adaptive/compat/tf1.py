@@ -19,7 +19,7 @@ from optax_adaptive._algorithms.adam import scale_by_adam
 from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_by_rmsprop
 from optax_adaptive._core import descend
 from optax_adaptive._momentum import trace
-from optax_adaptive.compat._parts import is_zero, rounded
+from optax_adaptive.compat._parts import rounded, velocity
 
 
 def GradientDescentOptimizer(
@@ -110,12 +110,11 @@ def RMSPropOptimizer(
         ValueError: If an argument is outside its domain.
     """
     _check.flag(centered=centered)
-    _check.decay_rate(decay=decay, momentum=momentum)
+    _check.decay_rate(decay=decay)
     _check.positive(epsilon=epsilon)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
     direction = scale(rounded(decay), rounded(epsilon), initial_scale=1.0)
-    velocity = None if is_zero(momentum) else trace(rounded(momentum))
-    return descend(direction, rounded(learning_rate), velocity=velocity)
+    return descend(direction, rounded(learning_rate), velocity=velocity(rounded(momentum)))
 
 
 def AdamOptimizer(

@@ -20,7 +20,7 @@ from optax_adaptive._algorithms.rmsprop import scale_by_centered_rmsprop, scale_
 from optax_adaptive._core import descend, map_leaves, transformation
 from optax_adaptive._momentum import trace
 from optax_adaptive._numerics import squarable
-from optax_adaptive.compat._parts import is_zero, over_time
+from optax_adaptive.compat._parts import over_time, velocity
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
@@ -122,11 +122,10 @@ def rmsprop(
     zero gradient. Here the root is at least that of epsilon.
     """
     _check.flag(centered=centered)
-    _check.decay_rate(decay=decay, momentum=momentum)
+    _check.decay_rate(decay=decay)
     eps = _epsilon(epsilon)
     direction = _less_epsilon(decay, eps) if centered else scale_by_rmsprop(decay, eps)
-    velocity = None if is_zero(momentum) else trace(momentum)
-    return descend(direction, learning_rate, velocity=velocity)
+    return descend(direction, learning_rate, velocity=velocity(momentum))
 
 
 def adam(

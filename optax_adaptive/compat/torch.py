@@ -40,7 +40,6 @@ from optax_adaptive._algorithms.rmsprop import (
     scale_by_rmsprop,
 )
 from optax_adaptive._core import descend
-from optax_adaptive._momentum import trace
 from optax_adaptive.compat._checkpoints import (
     Layout,
     ToTree,
@@ -56,6 +55,7 @@ from optax_adaptive.compat._parts import (
     plus_params,
     refuse,
     spell_out,
+    velocity,
 )
 from optax_adaptive.compat._torch_state import entries_of, export_state, import_state
 
@@ -106,20 +106,17 @@ def SGD(
     Raises:
         ValueError: If an argument is outside its domain.
     """
-    _check.decay_rate(momentum=momentum)
     _check.share(dampening=dampening)
-    _check.flag(nesterov=nesterov)
+    momenta = velocity(momentum, nesterov)
     damps = isinstance(dampening, (int, float)) and dampening != 0  # a traced 0 is none
-    if nesterov and (is_zero(momentum) or damps):
+    if nesterov and (momenta is None or damps):
         raise ValueError("SGD: nesterov needs a momentum, and no dampening.")
-    damped = velocity = None
-    if not is_zero(momentum):
-        velocity = trace(momentum, nesterov)
-    if velocity is not None and not is_zero(dampening):
+    damped = None
+    if momenta is not None and not is_zero(dampening):
         damped = optax.scale_by_schedule(
             lambda step: jnp.where((step == 0) | (momentum == 0), 1, 1 - dampening)
         )
-    return _optimizer([damped, velocity], lr, weight_decay, maximize, others)
+    return _optimizer([damped, momenta], lr, weight_decay, maximize, others)
 
 
 def Adagrad(
@@ -215,10 +212,9 @@ def RMSprop(
     constant gradient, and its steps NaN.
     """
     _check.flag(centered=centered)
-    _check.decay_rate(alpha=alpha, momentum=momentum)
+    _check.decay_rate(alpha=alpha)
     scale = scale_by_centered_rmsprop if centered else scale_by_rmsprop
-    velocity = None if is_zero(momentum) else trace(momentum)
-    direction = [scale(alpha, eps, eps_in_sqrt=False), velocity]
+    direction = [scale(alpha, eps, eps_in_sqrt=False), velocity(momentum)]
     return _optimizer(direction, lr, weight_decay, maximize, others)
 
 
@@ -247,11 +243,9 @@ def Adam(
     Raises:
         ValueError: If an argument is outside its domain.
     """
-    b1, b2 = _pair(betas)
-    _check.flag(amsgrad=amsgrad)
-    scale = scale_by_amsgrad if amsgrad else scale_by_adam
-    decoupled = decoupled_weight_decay
-    return _optimizer([scale(b1, b2, eps)], lr, weight_decay, maximize, others, decoupled)
+    return _optimizer(
+        [_adam(betas, eps, amsgrad)], lr, weight_decay, maximize, others, decoupled_weight_decay
+    )
 
 
 def AdamW(
@@ -268,10 +262,7 @@ def AdamW(
 
     Args and errors as for `Adam`.
     """
-    b1, b2 = _pair(betas)
-    _check.flag(amsgrad=amsgrad)
-    scale = scale_by_amsgrad if amsgrad else scale_by_adam
-    return _optimizer([scale(b1, b2, eps)], lr, weight_decay, maximize, others, decoupled=True)
+    return _optimizer([_adam(betas, eps, amsgrad)], lr, weight_decay, maximize, others, True)
 
 
 def Adamax(
@@ -388,7 +379,13 @@ def AdaBoundW(
     direction = _adabound(lr, betas, final_lr, gamma, eps, amsbound, base_lr)
     _check.non_negative(weight_decay=weight_decay)
     decay = None if is_zero(weight_decay) else plus_params(-weight_decay)
-    return _optimizer([direction], lr, 0, False, others, velocity=decay)
+    return _optimizer([direction], lr, 0, False, others, behind=decay)
+
+
+def _adam(betas, eps, amsgrad):
+    b1, b2 = _pair(betas)
+    _check.flag(amsgrad=amsgrad)
+    return (scale_by_amsgrad if amsgrad else scale_by_adam)(b1, b2, eps)
 
 
 def _adabound(lr, betas, final_lr, gamma, eps, amsbound, base_lr):
@@ -415,7 +412,7 @@ def _optimizer(
     others: Any,
     decoupled: Any = False,
     lr_decay: Any = 0,
-    velocity: optax.GradientTransformation | None = None,
+    behind: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Descends along the parts of `direction` that are present."""
     implementation = "it only chooses among implementations of one rule; leave it out"
@@ -431,7 +428,7 @@ def _optimizer(
     l2 = None if decoupled else coupled(weight_decay)
     decay = weight_decay if decoupled and not is_zero(weight_decay) else None
     parts = chain(optax.scale(-1.0) if maximize else None, l2, *direction)
-    return descend(parts, over_time(lr, lr_decay), decay, velocity=velocity)
+    return descend(parts, over_time(lr, lr_decay), decay, velocity=behind)
 
 
 def from_state_dict(
@@ -478,7 +475,7 @@ def from_state_dict(
         )
     names, shapes = names_and_shapes(names)
     for name, entry in entries_of(state_dict, names).items():
-        of_entry = [tuple(np.shape(array(x))) for x in entry.values()]
+        of_entry = [tuple(np.shape(x)) for x in entry.values()]
         shapes[name] = max(of_entry, key=len)  # the others are scalars
     indices = [i for i, g in enumerate(state_dict["param_groups"]) for _ in g["params"]]
     labels = Layout(shapes, to_tree).numbers("groups", dict(zip(names, indices, strict=True)))

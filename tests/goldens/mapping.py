@@ -51,14 +51,15 @@ def rate(row, case):
     return lambda step: base / (1 + 9 * (step >= drop_at))  # no branch: it works on a tracer too
 
 
-def deviation(ours, golden, start):
+def deviation(ours, golden, start, floor=0.0):
     """Largest distance between two trajectories, per coordinate, over the distance it travelled.
 
-    Relative to the way and not to the parameter, because a parameter hides small steps.
+    Relative to the way and not to the parameter, because a parameter hides small steps; or to
+    `floor`, where that is more and the golden parameters were themselves rounded at each step.
     """
     ours, golden = np.asarray(ours), np.asarray(golden)
     distance = np.abs(ours - golden).max(axis=0)
-    travelled = np.abs(golden - np.asarray(start)).max(axis=0)
+    travelled = np.maximum(np.abs(golden - np.asarray(start)).max(axis=0), floor)
     still = (distance == 0) & (travelled == 0)
     with np.errstate(divide="ignore"):
         return float(np.where(still, 0.0, distance / np.where(still, 1.0, travelled)).max())
