@@ -164,6 +164,15 @@ from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
 from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
 from optax_adaptive._wrappers.mechanize import mechanize as mechanize
+from optax_adaptive._wrappers.narrow_params import KahanState as KahanState
+from optax_adaptive._wrappers.narrow_params import MasterWeightsState as MasterWeightsState
+from optax_adaptive._wrappers.narrow_params import (
+    StochasticRoundingState as StochasticRoundingState,
+)
+from optax_adaptive._wrappers.narrow_params import exact_params as exact_params
+from optax_adaptive._wrappers.narrow_params import kahan as kahan
+from optax_adaptive._wrappers.narrow_params import master_weights as master_weights
+from optax_adaptive._wrappers.narrow_params import stochastic_rounding as stochastic_rounding
 from optax_adaptive._wrappers.schedule_free import ScheduleFreeState as ScheduleFreeState
 from optax_adaptive._wrappers.schedule_free import schedule_free as schedule_free
 from optax_adaptive._wrappers.schedule_free import schedule_free_adamw as schedule_free_adamw
@@ -172,5 +181,11 @@ from optax_adaptive._wrappers.schedule_free import (
 )
 from optax_adaptive._wrappers.schedule_free import schedule_free_radam as schedule_free_radam
 from optax_adaptive._wrappers.schedule_free import schedule_free_sgd as schedule_free_sgd
+from optax_adaptive._wrappers.state_storage import NarrowState as NarrowState
+from optax_adaptive._wrappers.state_storage import QuantizedState as QuantizedState
+from optax_adaptive._wrappers.state_storage import dequantize_state as dequantize_state
+from optax_adaptive._wrappers.state_storage import quantize_state as quantize_state
+from optax_adaptive._wrappers.state_storage import with_quantized_state as with_quantized_state
+from optax_adaptive._wrappers.state_storage import with_state_dtype as with_state_dtype
 
 __version__ = "0.1.0"

@@ -80,7 +80,9 @@ non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
 positive = _domain("a finite number > 0", lambda x: 0 < x < math.inf)
 above_one = _domain("a finite number > 1", lambda x: 1 < x < math.inf)
 finite = _domain("a finite number", math.isfinite)
+count = _domain("a whole number >= 0", lambda x: 0 <= x < math.inf and x % 1 == 0)
 whole = _domain("a whole number >= 1", lambda x: 1 <= x < math.inf and x % 1 == 0)
+at_least_sixteen = _domain("a whole number >= 16", lambda x: 16 <= x < math.inf and x % 1 == 0)
 at_least_one = _domain("a finite number >= 1", lambda x: 1 <= x < math.inf)
 at_least_four = _domain("a finite number >= 4", lambda x: 4 <= x < math.inf)
 positive_start = _domain("> 0 at step 0, or base_lr given", lambda x: 0 < x < math.inf)
@@ -110,10 +112,10 @@ def threes(**hyperparameters: Any) -> list[tuple[Any, Any, Any]]:
     return [tuple(row) for row in rows]
 
 
-def one_of(*values: str, **hyperparameters: Any) -> None:
-    """Names of variants: they choose a formula, so they cannot be traced."""
+def one_of(*values: Any, **hyperparameters: Any) -> None:
+    """Names or numbers of variants: they choose a formula, so they cannot be traced."""
     for name, given in hyperparameters.items():
-        if not isinstance(given, str) or given not in values:
+        if type(given) is not type(values[0]) or given not in values:
             allowed = ", ".join(map(repr, values))
             raise ValueError(f"{caller()}: {name} must be one of {allowed}, got {given!r}.")
 

@@ -26,6 +26,7 @@ def transformation(
     init: optax.TransformInitFn,
     update: Callable[..., tuple[Any, Any]],
     needs: tuple[str, ...] = (),
+    wide: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from two functions of whole trees.
 
@@ -40,6 +41,7 @@ def transformation(
             `hessian_diagonal` are widened as the gradients are, `given_params` are the caller's.
             Where there are no leaves there is nothing to do, and it is not called.
         needs: Arguments that it cannot do without although they have a default.
+        wide: Whether updates leave in float32 at least, although gradients are narrower.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
     takes, required, takes_all = keywords(update)
@@ -67,7 +69,9 @@ def transformation(
         except _check.MisfitError as misfit:
             raise ValueError(f"{name}.update: {misfit}.") from None
         return (
-            jax.tree.map(narrow, directions, updates),
+            jax.tree.map(
+                lambda u, g: u if wide and is_narrow(g) else narrow(u, g), directions, updates
+            ),
             jax.tree.map(lambda new, old: cast(new, old.dtype), new_state, state),
         )
 
