@@ -146,7 +146,10 @@ def _pairs(codes: jax.Array, size: int) -> jax.Array:
     """Two codes of 4 bits a byte: those of the halves of a block, which a shard has together."""
     group = _group(codes.shape[-1], size)
     halves = (codes & 15).reshape(*codes.shape[:-1], -1, 2, group // 2)
-    return (halves[..., 0, :] | (halves[..., 1, :] << 4)).reshape(*codes.shape[:-1], -1)
+    halves = halves << jnp.array([[0], [4]], jnp.uint8)
+    # Not the or of two slices: XLA would compute all that is before them twice.
+    pairs = lax.reduce(halves, jnp.uint8(0), lax.bitwise_or, (halves.ndim - 2,))
+    return pairs.reshape(*codes.shape[:-1], -1)
 
 
 def _single(pairs: jax.Array, size: int) -> jax.Array:
