@@ -41,7 +41,7 @@ def transformation(
             `hessian_diagonal` are widened as the gradients are, `given_params` are the caller's.
             Where there are no leaves there is nothing to do, and it is not called.
         needs: Arguments that it cannot do without although they have a default.
-        wide: Whether updates leave in float32 at least, although gradients are narrower.
+        wide: Whether updates of parameters below 32 bits leave in float32 instead.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
     takes, required, takes_all = keywords(update)
@@ -62,16 +62,19 @@ def transformation(
                 return updates, state
             grads = jax.tree.map(widen, updates)
             extra.setdefault("given_params", extra["params"])  # an outer one was given them
+            owners = updates if extra["params"] is None else extra["params"]
             extra |= {k: jax.tree.map(widen, extra[k]) for k in trees}
             extra = {k: v for k, v in extra.items() if takes_all or k in takes}
             with jax.named_scope(scope):
                 directions, new_state = update(grads, state, **extra)
         except _check.MisfitError as misfit:
             raise ValueError(f"{name}.update: {misfit}.") from None
+
+        def leave(u: jax.Array, g: Any, owner: Any) -> jax.Array:
+            return u if wide and is_narrow(owner) else narrow(u, g)
+
         return (
-            jax.tree.map(
-                lambda u, g: u if wide and is_narrow(g) else narrow(u, g), directions, updates
-            ),
+            jax.tree.map(leave, directions, updates, owners),
             jax.tree.map(lambda new, old: cast(new, old.dtype), new_state, state),
         )
 

@@ -345,9 +345,11 @@ def _field_names(state: Any) -> list[str]:
 
 def _storable(who: str, field: str, dtype: Any) -> Any:
     """The dtype, if a field can be stored in it."""
-    allowed = [jnp.bfloat16, jnp.float32]
-    allowed += [] if _FIELDS.get(field) == "positive" else [jnp.float16]
-    if not any(dtype is x or dtype == jnp.dtype(x) for x in allowed):
-        names = " or ".join(jnp.dtype(x).name for x in allowed)
-        raise ValueError(f"{who}: {field} must be {names}, got {dtype!r}.")
-    return jnp.dtype(dtype)
+    allowed = ["bfloat16", "float32"] + ["float16"] * (_FIELDS.get(field) != "positive")
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.name not in allowed:
+        raise ValueError(f"{who}: {field} must be {' or '.join(allowed)}, got {dtype!r}.")
+    return found
