@@ -150,7 +150,7 @@ class Arrays:
 
     def __init__(self, params: np.ndarray, grads: list[np.ndarray]):
         self.params = jnp.array(params)
-        self.states: dict[Any, list[jax.Array]] = {}  # by their shapes
+        self.states: dict[Any, list[jax.Array]] = {}  # by their shapes and dtypes
         self.grads = [jnp.asarray(g) for g in grads]
         self.count = 0
 
@@ -164,7 +164,7 @@ class JaxStep:
         leaves, self.structure = jax.tree.flatten(state)
         self.scalars = [None if x.shape else x for x in leaves]
         large = [x for x in leaves if x.shape]
-        self.shapes = tuple(x.shape for x in large)
+        self.shapes = tuple((x.shape, x.dtype) for x in large)
         arrays.states.setdefault(self.shapes, large)
         self.words = sum(x.size for x in leaves) / arrays.params.size
         self.compiled = step_of(tx).lower(arrays.params, state, arrays.grads[0]).compile()

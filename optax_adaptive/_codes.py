@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec, reshard
 
 # The largest code and the power of the scale by bits, as benchmarks/precision.py measures them.
 _SIGNED = {8: (127, 3), 4: (7, 2)}
@@ -55,6 +56,12 @@ def encode(x: jax.Array, kind: type, bits: int, blocks: int, salt: jax.Array) ->
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _encode(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -> Any:
+    x, own = _whole_rows(x, blocks)
+    stored = _encoded(kind, bits, blocks, x, salt)
+    return stored if own is None else stored._replace(codes=reshard(stored.codes, own))
+
+
+def _encoded(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -> Any:
     size = -(-x.shape[-1] // blocks)
     # One absolute value for all that reads x: without it XLA keeps x in an array of its own.
     x, negative = jnp.abs(x), x < 0
@@ -77,9 +84,9 @@ def _encode(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -
     floor = jnp.clip(_root(smallest, power), 1 / (largest + 1), 1)
     slope = (1 - floor) / largest
     steep = jnp.where(slope > 0, 1 / slope, 0)
-    low, slope = _spread(floor, x), _spread(slope, x)
-    c = (_root(y, power) - low) * _spread(steep, x)
-    codes = _drawn(y, c, largest, lambda c: (low + slope * c) ** power, draw)
+    c = (_root(y, power) - _spread(floor, x)) * _spread(steep, x)
+    slope = _spread(slope, x)
+    codes = _drawn(y, c, largest, lambda c: (1 - slope * (largest - c)) ** power, draw)
     codes = (codes - 128).astype(jnp.int8) if bits == 8 else _pairs(codes.astype(jnp.uint8), size)
     return PositiveCodes(codes, block_max, floor)
 
@@ -87,6 +94,12 @@ def _encode(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -
 @jax.jit
 def decode(stored: Any) -> jax.Array:
     """The array that codes stand for, in the dtype of its scales."""
+    codes, own = _whole_rows(stored.codes, stored.block_max.shape[-1])
+    x = _decoded(stored._replace(codes=codes))
+    return x if own is None else reshard(x, own)
+
+
+def _decoded(stored: Any) -> jax.Array:
     codes, block_max, bits = stored.codes, stored.block_max, bits_of(stored)
     if bits == 4:
         codes = _single(codes, -(-2 * codes.shape[-1] // block_max.shape[-1]))
@@ -97,9 +110,24 @@ def decode(stored: Any) -> jax.Array:
         y = codes.astype(block_max.dtype) * (1 / largest)
         return _spread(block_max, y) * (y * jnp.abs(y) ** (power - 1))
     largest, power = _POSITIVE[bits]
-    c = (codes.astype(jnp.int32) + 128 if bits == 8 else codes).astype(block_max.dtype)
+    below = ((127 if bits == 8 else 15) - codes.astype(jnp.int32)).astype(block_max.dtype)
     slope = (1 - stored.block_floor) / largest
-    return _spread(block_max, c) * (_spread(stored.block_floor, c) + _spread(slope, c) * c) ** power
+    # From the largest number down, which so comes back as it was.
+    return _spread(block_max, below) * (1 - _spread(slope, below) * below) ** power
+
+
+def _whole_rows(x: jax.Array, blocks: int) -> tuple[jax.Array, Any]:
+    """The array, its rows in one piece where shards would cut a block, and its own sharding then.
+
+    Only where axes of a mesh are explicit; elsewhere XLA sees to it.
+    """
+    sharding = jax.typeof(x).sharding
+    names = sharding.spec[-1]
+    names = (names,) if isinstance(names, str) else names or ()
+    if blocks % math.prod(sharding.mesh.shape[name] for name in names) == 0:
+        return x, None
+    whole = PartitionSpec(*sharding.spec[:-1], None)
+    return reshard(x, NamedSharding(sharding.mesh, whole)), sharding
 
 
 def _drawn(y: jax.Array, c: jax.Array, largest: int, value: Any, draw: jax.Array) -> jax.Array:
@@ -172,7 +200,8 @@ def rounded(x: jax.Array, dtype: Any, salt: jax.Array) -> jax.Array:
     last = jnp.maximum((bits >> 23) & 255, max(info.minexp + 127, info.nmant + 1)) - info.nmant
     unit = lax.bitcast_convert_type(last << 23, jnp.float32)
     inverse = lax.bitcast_convert_type((254 - last) << 23, jnp.float32)
-    drawn = jnp.floor(x * inverse + odds(x.shape, salt)) * unit
+    # Of as many digits as leave the sum exact: what needs no rounding is never rounded.
+    drawn = jnp.floor(x * inverse + odds(x.shape, salt, 23 - info.nmant)) * unit
     return jnp.where(jnp.isfinite(x), drawn, x).astype(dtype)
 
 
@@ -183,9 +212,9 @@ def salts(tree: Any, seed: Any, step: jax.Array) -> Any:
     return structure.unflatten([start + np.uint32(i) for i in range(len(leaves))])
 
 
-def odds(shape: tuple[int, ...], salt: jax.Array) -> jax.Array:
-    """Numbers in [0, 1) with 24 bits, one for every place."""
-    return (random_bits(shape, salt) >> 8).astype(jnp.float32) * 2.0**-24
+def odds(shape: tuple[int, ...], salt: jax.Array, bits: int = 24) -> jax.Array:
+    """Numbers in [0, 1) with so many bits, one for every place."""
+    return (random_bits(shape, salt) >> (32 - bits)).astype(jnp.float32) * 2.0**-bits
 
 
 def random_bits(shape: tuple[int, ...], salt: jax.Array) -> jax.Array:
