@@ -223,6 +223,31 @@ CERTIFICATES = {
         "a sum in float32 at least, its mean given on so; optax: a running mean, rounded as gradients",
         "test_the_mean_makes_one_step",
     ),
+    "with_state_dtype": Certificate(
+        "rounded up or down at random, right on average; to the nearest as optax's mu_dtype on request",
+        "test_a_mean_of_squares_sinks_again",
+        "no package has it around any optimizer; compared with float32",
+    ),
+    "with_quantized_state": Certificate(
+        "codes right on average, without a 0 for squares; bitsandbytes, torchao: nearest, with a 0",
+        "test_what_the_codes_avoid",
+        "no package has it around any optimizer; compared with float32",
+    ),
+    "stochastic_rounding": Certificate(
+        "of parameter plus update, decay inside, as torchao; odds of a hash of place and step",
+        "test_many_small_steps_add_up",
+        "no package has it around any optimizer; compared with float32",
+    ),
+    "kahan": Certificate(
+        "the optimizer sees parameter plus residual, decay inside; optimi decays the parameter alone",
+        "test_many_small_steps_add_up",
+        "no package has it around any optimizer; compared with float32",
+    ),
+    "master_weights": Certificate(
+        "split by bits as integers, 24 of them right on average; FlashOptim: units of 1/127, nearest",
+        "test_32_bits_are_training_in_float32",
+        "no package has it around any optimizer; compared with float32",
+    ),
     "dadapt_sgd": Certificate(
         "the authors' dadaptation 3.2, but the norm of the first gradient has a coupled decay in it",
         "test_dadapt_sgd_is_dual_averaging_at_the_rate_it_finds",

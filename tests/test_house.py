@@ -42,6 +42,7 @@ LAYERS = [
     "_check",
     "_numerics",
     "_core",
+    "_codes",
     "_free",
     "_roles",
     "_momentum",

@@ -62,9 +62,10 @@ def stochastic_rounding(
         q      = p + u, rounded to the dtype of p: up with the odds of its share of the way
         update = q - p
 
-    `optax.apply_updates` then lands on q, bit for bit. Rounded to the nearest number, a bfloat16
-    parameter ignores updates below 1/512 of itself, and a weight decay altogether. No memory is
-    needed, but noise comes in: of up to one digit of the parameter at each step.
+    `optax.apply_updates` then lands on q, bit for bit (on a neighbour, if q is below p / 2^15).
+    Rounded to the nearest number, a bfloat16 parameter ignores updates below 1/512 of itself, and
+    a weight decay altogether. No memory is needed, but noise comes in: of up to one digit of the
+    parameter at each step.
 
     It must be outermost, weight decay inside: the updates of parameters below 32 bits leave in
     float32, also where gradients are narrower, and what changes or rounds them misses q. `tx` sees
@@ -108,9 +109,9 @@ def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
         update = q - p, where q is x rounded to the dtype of p
         r      = x - q, rounded to bfloat16
 
-    `optax.apply_updates` then lands on q, bit for bit. p + r has 16 digits where p has 8, and 4
-    bytes: an update below about 1/2^18 of p is lost where r is large. `master_weights` does better
-    in 3 and in 4 bytes.
+    `optax.apply_updates` then lands on q, bit for bit (on a neighbour, if q is below p / 2^15).
+    p + r has about 16 binary digits where p has 8, and 4 bytes: updates below about p / 2^18 are
+    lost where r is large. `master_weights` does better in 3 and in 4 bytes.
 
     Give `init` the float32 parameters, and `update` those rounded to 16 bits: nothing is lost::
 
@@ -166,14 +167,14 @@ def master_weights(
     A float32 x is split: its first 16 bits, rounded by the others, are the parameter p, and the
     state has the distance, an integer of 8 or 16 bits in units of its last digit::
 
-        x      = p + residual                          (as integers, of the patterns of bits)
+        x      = p + residual                          (of their bits, as integers)
         x      = x + the update that tx makes for x
         update = q - p, where q is the x rounded to bfloat16
 
-    `optax.apply_updates` then lands on q, bit for bit. With `bits=32` x is float32: training is
-    that of float32 parameters, bit for bit, and only the model sees them rounded; parameter and
-    residual have 4 bytes, no more than float32 alone. With `bits=24` they have 3, and x has 16
-    digits after the first, rounded up or down at random, right on average.
+    `optax.apply_updates` then lands on q, bit for bit (on a neighbour, if q is below p / 2^15).
+    With `bits=32` x is float32: training is that of float32 parameters, and only the model sees
+    them rounded; parameter and residual have 4 bytes, no more than float32 alone. With `bits=24`
+    they have 3, and x has 16 binary digits, rounded up or down at random, right on average.
 
     Give `init` the float32 parameters, and `update` those rounded to bfloat16: nothing is lost::
 
@@ -198,7 +199,7 @@ def master_weights(
             given the parameters.
 
     Departures: FlashOptim takes the residual in units of half a digit of p over 127, rounded to the
-    nearest: updates below 1/2^17 of a parameter are lost there.
+    nearest: updates below p / 2^17 are lost there.
     """
     tx = _check.wrapped(tx)
     _check.one_of(24, 32, bits=bits)

@@ -33,7 +33,8 @@ from optax_adaptive._numerics import increment
 _SIGNED = "mu mu_diff mu_slow trace grad_sum last_grads slow offset ema acc_grads"
 _POSITIVE = "nu nu_max delta sum_sq variance rate bound sum_abs reward nu_row nu_col residual_row"
 _POSITIVE += " residual_col sum_sq_max sum_of_squares e_g e_x v_row v_col"
-_FIELDS = dict.fromkeys(_SIGNED.split(), "signed") | dict.fromkeys(_POSITIVE.split(), "positive")
+_FIELDS: dict[str, str] = dict.fromkeys(_SIGNED.split(), "signed")
+_FIELDS |= dict.fromkeys(_POSITIVE.split(), "positive")
 _KINDS = {"signed": SignedCodes, "positive": PositiveCodes}
 
 # In shorter rows the scales of the blocks would weigh more than half of the codes.
@@ -306,9 +307,11 @@ def _quantize(
     def leaf(path, x, salt):
         at = _field(path, fields)
         kind = None if at is None else fields[path[at].name]
+        if at is None or kind is None:
+            return x
         shape, real = jnp.shape(x), jnp.issubdtype(jnp.result_type(x), jnp.floating)
         small = jnp.size(x) < min_size or shape[-1] < _SHORTEST_ROW if shape else True
-        if kind is None or not real or small:
+        if small or not real:
             return x
         if exclude is not None and exclude(keystr(path[at + 1 :], simple=True, separator="/")):
             return x
@@ -334,8 +337,7 @@ def _field_names(state: Any) -> list[str]:
     names: dict[str, None] = {}
 
     def visit(x: Any) -> None:
-        if isinstance(x, tuple) and hasattr(x, "_fields"):
-            names.update(dict.fromkeys(x._fields))
+        names.update(dict.fromkeys(getattr(x, "_fields", ())))
         for part in x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple) else ():
             visit(part)
 
@@ -347,9 +349,9 @@ def _storable(who: str, field: str, dtype: Any) -> Any:
     """The dtype, if a field can be stored in it."""
     allowed = ["bfloat16", "float32"] + ["float16"] * (_FIELDS.get(field) != "positive")
     try:
-        found = jnp.dtype(dtype)
+        found = jnp.dtype("O" if hasattr(dtype, "shape") else dtype or "O")
     except TypeError:
-        found = None
-    if found is None or found.name not in allowed:
+        found = jnp.dtype("O")
+    if found.name not in allowed:
         raise ValueError(f"{who}: {field} must be {' or '.join(allowed)}, got {dtype!r}.")
     return found

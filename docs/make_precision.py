@@ -1,0 +1,86 @@
+"""Write what benchmarks/precision.py and precision_runs.py measured into docs/precision.md.
+
+python benchmarks/precision.py && python benchmarks/precision_runs.py && python docs/make_precision.py
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "benchmarks"))
+
+import precision  # noqa: E402
+import precision_runs  # noqa: E402
+from fill import fill  # noqa: E402
+
+RESULTS = HERE.parent / "benchmarks" / "results"
+
+
+def rows(*cells: Any) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def head(*names: str) -> Iterator[str]:
+    yield rows(*names)
+    yield "|---" * len(names) + "|"
+
+
+def memory(report: dict[str, Any]) -> Iterator[str]:
+    yield from head("", "parameter, B", "state, B", "together, B", "a model of 1B parameters")
+    for name, row in report["memory"]["bytes"].items():
+        total = row["parameter"] + row["state"]
+        yield rows(
+            name, row["parameter"], f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB"
+        )
+
+
+def errors(report: dict[str, Any]) -> Iterator[str]:
+    yield from head("", *precision.STREAMS)
+    for name, row in report["errors"].items():
+        cells = [row[s] for s in precision.STREAMS]
+        yield rows(name, *(f"{c['error']:.2g}, {c['largest']:.3g}x" for c in cells))
+
+
+def shrinking(report: dict[str, Any]) -> Iterator[str]:
+    yield from head("", *precision.STORAGE)
+    for name in precision.OPTIMIZERS:
+        found = [report["errors"][f"{name}, {how}"]["shrinking"] for how in precision.STORAGE]
+        yield rows(name, *(f"{x['shrunk']:.2f}" for x in found))
+
+
+def temporaries(report: dict[str, Any]) -> Iterator[str]:
+    yield from head("", "by default", "with the option below")
+    for name, row in report["memory"]["temporaries"].items():
+        yield rows(name, *(f"{x:.1f}" for x in row.values()))
+
+
+def times(report: dict[str, Any]) -> Iterator[str]:
+    yield from head("", "time / float32")
+    for name, x in report["time"].items():
+        yield rows(name, f"{x:.2f}")
+
+
+def runs(report: dict[str, Any]) -> Iterator[str]:
+    raise NotImplementedError
+
+
+def sections() -> dict[str, list[str]]:
+    """The name of every section of the page, and its lines."""
+    report = json.loads((RESULTS / "precision.json").read_text())
+    makers = {
+        "MEMORY": memory,
+        "ERRORS": errors,
+        "SHRINKING": shrinking,
+        "TEMPORARIES": temporaries,
+        "TIME": times,
+    }
+    found = {name: list(make(report)) for name, make in makers.items()}
+    return found | {"RUNS": list(runs(json.loads((RESULTS / "precision_runs.json").read_text())))}
+
+
+if __name__ == "__main__":
+    for name, lines in sections().items():
+        fill(HERE / "precision.md", name, lines)
