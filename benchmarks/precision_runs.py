@@ -35,7 +35,7 @@ import optax
 from lr_basin_report import read, write
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import track
 from rich.table import Table
 from scipy import stats
 
@@ -57,35 +57,22 @@ OPTIMIZERS: dict[str, tuple[float, tuple[str, ...]]] = {
     "adagrad": (0.1, ("sum_sq",)),
     "adadelta": (1.0, ("nu", "delta")),
 }
-
-
-def bf16(rounding: str) -> Callable[..., Any]:
-    """Moments in bfloat16."""
-    return lambda tx, fields: oa.with_state_dtype(
-        tx, rounding=rounding, **dict.fromkeys(fields, jnp.bfloat16)
-    )
-
-
-def codes(bits: int) -> Callable[..., Any]:
-    """Moments in codes."""
-    return lambda tx, _: oa.with_quantized_state(tx, bits=bits, min_size=MIN_SIZE)
-
-
-# The optimizer and the names of its moments -> the optimizer in fewer bytes.
+codes = functools.partial(oa.with_quantized_state, min_size=MIN_SIZE)
+# The optimizer, and its moments as arguments in bfloat16 -> the optimizer in fewer bytes.
 STATES: dict[str, Callable[..., Any]] = {
-    "float32": lambda tx, _: tx,
-    "bf16 state, nearest": bf16("nearest"),
-    "bf16 state, stochastic": bf16("stochastic"),
-    "8-bit state": codes(8),
-    "4-bit state": codes(4),
+    "float32": lambda tx, **_: tx,
+    "bf16 state, nearest": functools.partial(oa.with_state_dtype, rounding="nearest"),
+    "bf16 state, stochastic": functools.partial(oa.with_state_dtype, rounding="stochastic"),
+    "8-bit state": lambda tx, **_: codes(tx, bits=8),
+    "4-bit state": lambda tx, **_: codes(tx, bits=4),
 }
 # The same, with parameters in bfloat16.
 PARAMS: dict[str, Callable[..., Any]] = {
-    "bf16 params, plain": lambda tx, _: tx,
-    "bf16 params, stochastic_rounding": lambda tx, _: oa.stochastic_rounding(tx),
-    "bf16 params, kahan": lambda tx, _: oa.kahan(tx),
-    "bf16 params, master_weights": lambda tx, _: oa.master_weights(tx),
-    "bf16 params, master_weights, 8-bit state": lambda tx, _: oa.master_weights(codes(8)(tx, ())),
+    "bf16 params, plain": lambda tx, **_: tx,
+    "bf16 params, stochastic_rounding": lambda tx, **_: oa.stochastic_rounding(tx),
+    "bf16 params, kahan": lambda tx, **_: oa.kahan(tx),
+    "bf16 params, master_weights": lambda tx, **_: oa.master_weights(tx, bits=24),
+    "bf16 params, master_weights, 8-bit state": lambda tx, **_: oa.master_weights(codes(tx)),
 }
 VARIANTS = STATES | PARAMS
 SHORT = ("float32", "8-bit state", "4-bit state")
@@ -130,14 +117,8 @@ def text() -> lr_basin.Task:
         "batch": 16,
         "steps": 600,
     }
-    return lr_basin.Task(
-        "text",
-        settings,
-        (x[:cut], y[:cut]),
-        (x[cut:], y[cut:]),
-        {},
-        Transformer(len(alphabet)).apply,
-    )
+    logits = Transformer(len(alphabet)).apply
+    return lr_basin.Task("text", settings, (x[:cut], y[:cut]), (x[cut:], y[cut:]), {}, logits)
 
 
 TASKS: dict[str, Callable[[], lr_basin.Task]] = {"digits": lr_basin.digits, "text": text}
@@ -158,7 +139,7 @@ def optimizer(cell: dict[str, Any]) -> Any:
     """The optimizer of a cell, as its variant stores it."""
     _, fields = OPTIMIZERS[cell["optimizer"]]
     tx = oa.optimizers[cell["optimizer"]].make(learning_rate=cell["rate"])
-    return VARIANTS[cell["variant"]](tx, fields)
+    return VARIANTS[cell["variant"]](tx, **dict.fromkeys(fields, jnp.bfloat16))
 
 
 def stored(params: Any, variant: str) -> Any:
@@ -269,20 +250,14 @@ def run(
     report = read(path)
     done = [result["cell"] for result in report["results"]]
     missing = [cell for cell in cells if cell not in done]
-    columns = (TextColumn("{task.description:>58}"), BarColumn(), MofNCompleteColumn())
-    columns += (TimeRemainingColumn(), TextColumn("left"))
     order = {k: i for i, k in enumerate(itertools.product(TASKS, OPTIMIZERS, VARIANTS))}
     versions = {name: importlib.metadata.version(name) for name in ("flax", "scikit-learn")}
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(missing))
-        for cell in missing:
-            progress.update(bar, description=", ".join(key(cell)))
-            results = [r for r in report["results"] if key(r["cell"]) != key(cell)]
-            results.append(measure(tasks[cell["task"]], cell))
-            results.sort(key=lambda r: order.get(key(r["cell"]), len(order)))
-            report = {"machine": lr_basin.machine() | versions, "results": results}
-            write(path, report)
-            progress.advance(bar)
+    for cell in track(missing, "Training", console=console):
+        results = [r for r in report["results"] if key(r["cell"]) != key(cell)]
+        results.append(measure(tasks[cell["task"]], cell))
+        results.sort(key=lambda r: order.get(key(r["cell"]), len(order)))
+        report = {"machine": lr_basin.machine() | versions, "results": results}
+        write(path, report)
     return report
 
 
@@ -302,13 +277,10 @@ class Comparison(NamedTuple):
 def compare(result: dict[str, Any], base: dict[str, Any], what: str) -> Comparison:
     """Training or validation loss or accuracy, `what`, of two results."""
     x, y = (np.array(r[what], float) for r in (result, base))  # None is NaN, and within nothing
-    pairs, n = x - y, len(x)
-    difference, noise = float(pairs.mean()), float(y.std(ddof=1))
-    error = float(pairs.std(ddof=1)) / math.sqrt(n)
-    interval = float(stats.t.ppf(0.975, n - 1) * error)
-    return Comparison(
-        float(x.mean()), float(x.std(ddof=1)), difference, interval, abs(difference) <= noise
-    )
+    pairs = x - y
+    difference, within = pairs.mean(), abs(pairs.mean()) <= y.std(ddof=1)
+    interval = stats.t.ppf(0.975, len(x) - 1) * pairs.std(ddof=1) / math.sqrt(len(x))
+    return Comparison(x.mean(), x.std(ddof=1), difference, interval, bool(within))
 
 
 def baseline(report: dict[str, Any], result: dict[str, Any]) -> dict[str, Any] | None:
