@@ -79,8 +79,9 @@ def test_one_cell_equals_a_training_by_a_plain_loop(tiny):
     cell = {"optimizer": "adamw", "variant": RECIPE, "rate": 1e-2}
     found = jax.jit(functools.partial(runs.train, tiny, cell))(jnp.int32(1))
     tx = oa.master_weights(oa.with_quantized_state(oa.adamw(1e-2), min_size=runs.MIN_SIZE))
-    params = lr_basin.start(tiny, 1)
-    state, losses = tx.init(params), []
+    # Compiled, as all here: op by op it takes seconds more.
+    params = jax.jit(functools.partial(lr_basin.start, tiny))(1)
+    state, losses = jax.jit(tx.init)(params), []
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
 
     @jax.jit
@@ -90,7 +91,7 @@ def test_one_cell_equals_a_training_by_a_plain_loop(tiny):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    for batch in lr_basin.batches(tiny, 1):
+    for batch in jax.jit(functools.partial(lr_basin.batches, tiny))(1):
         params, state, loss = step(params, state, batch)
         losses.append(float(loss))
     np.testing.assert_allclose(found["train_loss"], np.mean(losses), rtol=1e-4)
@@ -123,7 +124,7 @@ def test_the_text_is_characters_and_those_that_follow():
     np.testing.assert_array_equal(x[:, 1:], y[:, :-1])
     np.testing.assert_array_equal(x[1:, 0], y[:-1, -1])
     # No logit knows of a later character.
-    params = runs.start(task, jnp.int32(0))
+    params = jax.jit(functools.partial(runs.start, task))(0)
     logits = [
         task.logits(params, jnp.asarray(z)) for z in (x[:1], np.r_["1", x[:1, :9], x[1:2, 9:]])
     ]
