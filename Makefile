@@ -7,7 +7,7 @@ BIN = .venv/bin
 export JAX_PLATFORMS ?= cpu
 export NO_MKDOCS_2_WARNING = true
 
-.PHONY: demo test test-every lint docs bench lr-basin lr-basin-full clean
+.PHONY: demo test test-every lint docs bench precision-runs lr-basin lr-basin-full clean
 
 # One stamp per set of extras: installed once, and again when pyproject.toml changes.
 .venv/installed-%: pyproject.toml
@@ -35,6 +35,11 @@ docs: .venv/installed-docs
 bench: .venv/installed-examples
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/precision.py
+
+# Does training in fewer bytes end where float32 ends? Ten minutes.
+precision-runs: .venv/installed-examples
+	$(BIN)/python benchmarks/precision_runs.py
 
 # The clear cases of docs/figures/lr_basin.png again, in minutes; then all of it, in an hour.
 lr-basin: .venv/installed-examples

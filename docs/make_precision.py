@@ -1,6 +1,6 @@
 """Write what benchmarks/precision.py and precision_runs.py measured into docs/precision.md.
 
-python benchmarks/precision.py && python benchmarks/precision_runs.py && python docs/make_precision.py
+make bench precision-runs && python docs/make_precision.py
 """
 
 import json
@@ -32,9 +32,7 @@ def memory(report: dict[str, Any]) -> Iterator[str]:
     yield from head("", "parameter, B", "state, B", "together, B", "a model of 1B parameters")
     for name, row in report["memory"]["bytes"].items():
         total = row["parameter"] + row["state"]
-        yield rows(
-            name, row["parameter"], f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB"
-        )
+        yield rows(name, row["parameter"], f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB")
 
 
 def errors(report: dict[str, Any]) -> Iterator[str]:
@@ -64,7 +62,33 @@ def times(report: dict[str, Any]) -> Iterator[str]:
 
 
 def runs(report: dict[str, Any]) -> Iterator[str]:
-    raise NotImplementedError
+    """The final training losses, those of AdamW on both tasks first."""
+    found = {precision_runs.key(r["cell"]): r for r in report["results"]}
+
+    def loss(task: str, optimizer: str, variant: str) -> str:
+        result, base = found[task, optimizer, variant], found[task, optimizer, "float32"]
+        c = precision_runs.compare(result, base, "train_loss")
+        if result is base:
+            return f"{c.mean:.3g} ± {c.deviation:.2g}"
+        outside = "" if c.within else " **outside**"
+        return f"{c.difference:+.2g} ± {c.interval:.2g}{outside}"
+
+    yield from head("AdamW", "digits", "text", "bytes per parameter, text")
+    for variant in precision_runs.VARIANTS:
+        total = sum(found["text", "adamw", variant]["bytes"].values())
+        losses = [loss(task, "adamw", variant) for task in ("digits", "text")]
+        yield rows(variant, *losses, f"{total:.1f}")
+    yield ""
+    others = [name for name in precision_runs.OPTIMIZERS if name != "adamw"]
+    yield from head("digits", *others)
+    for variant in precision_runs.STATES:
+        yield rows(variant, *(loss("digits", name, variant) for name in others))
+    yield ""
+    steps = {task: found[task, "adamw", "float32"]["cell"]["steps"] for task in ("digits", "text")}
+    yield "Final training loss: that of float32 with the standard deviation over seeds, below it"
+    yield "the difference from float32 with its 95 % interval over pairs of the same seed;"
+    yield f"{steps['digits']:,} steps of the digits, {steps['text']:,} of the text."
+    yield "**outside**: by more than seeds differ."
 
 
 def sections() -> dict[str, list[str]]:

@@ -67,3 +67,10 @@ def test_the_reference_has_every_name_of_compat():
         made_here = [n for n, x in vars(module).items() if n[0] != "_" and is_of(module, x)]
         public |= {f"{name}.{n}" for n in getattr(module, "__all__", made_here)}
     assert sorted(listed) == sorted(public)
+
+
+def test_the_tables_of_precision_are_those_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    for name, lines in importlib.import_module("make_precision").sections().items():
+        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
