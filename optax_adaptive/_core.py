@@ -354,11 +354,15 @@ def is_narrow(x: Any) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
 
 
+def nearest(x: jax.Array, dtype: Any) -> jax.Array:
+    """x as this narrower dtype rounds it, in its own. (XLA may take out a pair of casts.)"""
+    info = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(x, info.nexp, info.nmant)
+
+
 def rounded_off(x: jax.Array, dtype: Any) -> jax.Array:
     """What x loses when it is rounded to this dtype; 0 where it is not finite."""
-    info = jnp.finfo(dtype)
-    # XLA may take out a pair of casts.
-    lost = x - jax.lax.reduce_precision(x, info.nexp, info.nmant)
+    lost = x - nearest(x, dtype)
     return jnp.where(jnp.isfinite(lost), lost, 0)
 
 

@@ -264,13 +264,12 @@ def test_float16(wrap):
     assert np.mean(np.asarray(params, float)) == pytest.approx(1.1, rel=2e-3)
 
 
-def test_master_weights_refuse_float16():
+@pytest.mark.parametrize("dtype", ["float16", "float8_e4m3fn"])
+def test_master_weights_refuse_other_narrow_dtypes(dtype):
     tx = oa.master_weights(oa.sgd(1.0))
-    params = {"w": jnp.ones(3, jnp.float16)}
-    with pytest.raises(
-        ValueError,
-        match=r"^master_weights.update: parameter at \['w'\] must be bfloat16 or float32",
-    ):
+    params = {"w": jnp.ones(3, dtype)}
+    words = rf"^master_weights.update: parameter at \['w'\] must be bfloat16 .*, got {dtype}"
+    with pytest.raises(ValueError, match=words):
         tx.update(params, tx.init(params), params)
 
 

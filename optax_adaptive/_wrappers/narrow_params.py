@@ -20,6 +20,7 @@ from optax_adaptive._core import (
     find_states,
     is_narrow,
     map_leaves,
+    nearest,
     rounded_off,
     trains,
     transformation,
@@ -149,7 +150,7 @@ def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
             if not is_narrow(dtype):
                 return u, jnp.zeros_like(r)
             x = p + r.astype(p.dtype) + u
-            return _nearest(x, dtype) - p, rounded_off(x, dtype).astype(r.dtype)
+            return nearest(x, dtype) - p, rounded_off(x, dtype).astype(r.dtype)
 
         there = map_leaves(exact, params, state.residual, static=dtypes)
         updates, inner = tx.update(grads, state.inner, there, given_params=there, **extra)
@@ -195,8 +196,8 @@ def master_weights(
             `stochastic_rounding`.
 
     Raises:
-        ValueError: If an argument is outside its domain, a parameter is float16, or `update` is not
-            given the parameters.
+        ValueError: If an argument is outside its domain, a parameter has another narrow dtype, or
+            `update` is not given the parameters.
 
     Departures: FlashOptim takes the residual in units of half a digit of p over 127, rounded to the
     nearest: updates below p / 2^17 are lost there.
@@ -210,7 +211,7 @@ def master_weights(
         def lack(x):
             if x.dtype != jnp.float32:
                 return jnp.zeros_like(x, dtype)
-            n = _bits(x) - _bits(_nearest(x, jnp.bfloat16))
+            n = _bits(x) - _bits(nearest(x, jnp.bfloat16))
             n = (n + (1 << dropped >> 1)) >> dropped
             info = jnp.iinfo(dtype)
             return jnp.where(jnp.isfinite(x), jnp.clip(n, info.min, info.max), 0).astype(dtype)
@@ -221,9 +222,9 @@ def master_weights(
     def update(grads, state, *, params, given_params=None, **extra):
         dtypes = _dtypes(given_params)
         for path, x in jax.tree.leaves_with_path(dtypes):
-            if x == jnp.float16:
+            if is_narrow(x) and x != jnp.bfloat16:
                 raise _check.MisfitError(
-                    f"parameter at {_check.keystr(path)} must be bfloat16 or float32, got float16"
+                    f"parameter at {_check.keystr(path)} must be bfloat16 or float32, got {x}"
                 )
 
         def exact(dtype, p, r):
@@ -313,12 +314,6 @@ def _residuals(lack: Callable[[jax.Array], jax.Array], params: Any) -> Any:
 
 def _dtypes(params: Any) -> Any:
     return jax.tree.map(jnp.result_type, params)
-
-
-def _nearest(x: jax.Array, dtype: Any) -> jax.Array:
-    """x rounded to a narrower dtype, in its own. (XLA may take out a pair of casts.)"""
-    info = jnp.finfo(dtype)
-    return lax.reduce_precision(x, info.nexp, info.nmant)
 
 
 def _bits(x: jax.Array) -> jax.Array:
