@@ -201,8 +201,7 @@ def rounded(x: jax.Array, dtype: Any, salt: jax.Array) -> jax.Array:
     unit = lax.bitcast_convert_type(last << 23, jnp.float32)
     inverse = lax.bitcast_convert_type((254 - last) << 23, jnp.float32)
     # Of as many digits as leave the sum exact: what needs no rounding is never rounded.
-    drawn = jnp.floor(x * inverse + odds(x.shape, salt, 23 - info.nmant)) * unit
-    return jnp.where(jnp.isfinite(x), drawn, x).astype(dtype)
+    return (jnp.floor(x * inverse + odds(x.shape, salt, 23 - info.nmant)) * unit).astype(dtype)
 
 
 def salts(tree: Any, seed: Any, step: jax.Array) -> Any:

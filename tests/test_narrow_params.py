@@ -275,7 +275,8 @@ def test_master_weights_refuse_other_narrow_dtypes(dtype):
 
 @every_wrapper
 def test_what_is_not_finite_is_seen(wrap):
-    for bad in (jnp.nan, jnp.inf):
+    every_bit = np.array(0x7FFFFFFF, np.uint32).view(np.float32)  # is NaN, too
+    for bad in (jnp.nan, every_bit, jnp.inf):
         tx = wrap(optax.sgd(1.0))
         params = narrow(PARAMS)
         grads = PARAMS | {"b": PARAMS["b"].at[2].set(bad)}

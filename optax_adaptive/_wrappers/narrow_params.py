@@ -237,7 +237,6 @@ def master_weights(
             n = _bits(x)
             if dropped:
                 n = n + (random_bits(x.shape, salt) >> (32 - dropped)).astype(jnp.int32)
-                n = (n >> dropped) << dropped
             first = (n + 0x8000) >> 16
             finite = jnp.isfinite(x)
             q = jnp.where(finite, lax.bitcast_convert_type(first << 16, jnp.float32), x)
