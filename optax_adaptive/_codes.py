@@ -18,7 +18,8 @@ from jax.sharding import NamedSharding, PartitionSpec, reshard
 
 # The largest code and the power of the scale by bits, as benchmarks/precision.py measures them.
 _SIGNED = {8: (127, 3), 4: (7, 2)}
-_POSITIVE = {8: (255, 4), 4: (15, 1)}
+_POSITIVE = {8: (255, 8), 4: (15, 1)}
+_FLOOR = 1 / 16
 
 
 class SignedCodes(NamedTuple):
@@ -36,7 +37,7 @@ class PositiveCodes(NamedTuple):
 
     codes: jax.Array  # int8, from -128 on; uint8 is two codes of 4 bits
     block_max: jax.Array  # the largest x of each block, a stretch of the last axis
-    block_floor: jax.Array  # (smallest / largest)^(1 / power); 1 over the number of codes at least
+    block_floor: jax.Array  # (smallest / largest)^(1 / power), 1 / 16 at least
 
 
 def is_codes(x: Any) -> bool:
@@ -81,7 +82,7 @@ def _encoded(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) 
 
     largest, power = _POSITIVE[bits]
     smallest = _of_blocks(lax.min, x, blocks, jnp.inf) * scale
-    floor = jnp.clip(_root(smallest, power), 1 / (largest + 1), 1)
+    floor = jnp.clip(_root(smallest, power), _FLOOR, 1)
     slope = (1 - floor) / largest
     steep = jnp.where(slope > 0, 1 / slope, 0)
     c = (_root(y, power) - _spread(floor, x)) * _spread(steep, x)

@@ -92,7 +92,7 @@ def test_codes_are_right_on_average(kind, bits, shape):
         x = x / jnp.max(x) + 0.1
     many = jax.vmap(lambda salt: decode(coded(x, kind, bits, salt=salt)))(jnp.arange(2000))
     largest = {8: 127, 4: 7} if kind is SignedCodes else {8: 255, 4: 15}
-    step = 4 / largest[bits]  # the power is 4 at most
+    step = 8 / largest[bits]  # the power is 8 at most
     assert np.max(abs(many - x)) < 1.1 * step * np.max(abs(x))
     assert np.max(abs(np.mean(many, 0) - x)) < 4 * step * np.max(abs(x)) / 2 / 2000**0.5
     assert np.any(many[0] != many[1])
@@ -135,9 +135,9 @@ def test_positive_codes_are_never_below_the_smallest_number(bits):
     x = sample(PositiveCodes) * 1e-6
     y = decode(coded(x, PositiveCodes, bits))
     smallest = jnp.min(x.reshape(40, 2, 128), -1, keepdims=True)
-    assert np.all(y.reshape(40, 2, 128) >= smallest * (1 - 1e-5))
+    assert np.all(y.reshape(40, 2, 128) >= smallest * (1 - 1e-4))
     some = jnp.zeros((1, 128)).at[0, 0].set(1.0)
-    floor = {8: 256.0**-4, 4: 1 / 16}[bits]
+    floor = {8: 16.0**-8, 4: 1 / 16}[bits]
     np.testing.assert_allclose(decode(coded(some, PositiveCodes, bits))[0, 1:], floor, rtol=1e-5)
 
 
@@ -239,7 +239,7 @@ ERRORS = {
     "adagrad": {"iid": 0.01, "lognormal 1": 0.1},
     "rmsprop": {"iid": 0.01, "lognormal 1": 0.1},
     "adadelta": {"iid": 0.03, "lognormal 1": 0.12},
-    "lion": {"iid": 0.25, "lognormal 1": 0.3},  # steps of +1 and -1: those that turn round
+    "lion": {"iid": 0.25, "lognormal 1": 0.35},  # steps of +1 and -1: those that turn round
     "prodigy": {"iid": 0.03, "lognormal 1": 0.12},
 }
 
@@ -308,10 +308,13 @@ def test_adadelta_does_not_drift():
     stays, and one at every step would grow without bound. Right on average, it does not."""
     exact = oa.adadelta(1.0)
     compare = precision.both(exact, quantized(exact), 3000)
-    for stream in ("iid", "lognormal 0.5"):
+    for stream in ("iid", "lognormal 0.5", "lognormal 1"):
         found, top, stored_top = compare(stream)
         assert stored_top[-300:].mean() / top[-300:].mean() == pytest.approx(1, abs=0.1)
-        assert found.error < 0.25
+        assert found.error < 0.1
+    for tx in (oa.adadelta(), optax.adadelta(1.0)):
+        stored = moments(quantized(tx, bits=4).init(PARAMS))
+        assert [x.codes.dtype.name for x in stored] == ["int8"] * 4
 
 
 @pytest.mark.parametrize("bits", [8, 4])

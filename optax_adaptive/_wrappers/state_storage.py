@@ -35,6 +35,8 @@ _POSITIVE = "nu nu_max delta sum_sq variance rate bound sum_abs reward nu_row nu
 _POSITIVE += " residual_col sum_sq_max sum_of_squares e_g e_x v_row v_col"
 _FIELDS: dict[str, str] = dict.fromkeys(_SIGNED.split(), "signed")
 _FIELDS |= dict.fromkeys(_POSITIVE.split(), "positive")
+# Of steps that are a ratio of two means, and feed one of them.
+_RATIOS = ({"nu", "delta"}, {"e_g", "e_x"})
 _KINDS = {"signed": SignedCodes, "positive": PositiveCodes}
 
 # In shorter rows the scales of the blocks would weigh more than half of the codes.
@@ -148,10 +150,10 @@ def with_quantized_state(
 
         signed:    block_max = max(|x|)
                    x = block_max sign(c) (|c| / 127)³               c = -127 ... 127
-        positive:  block_max = max(x),  block_floor = max((min(x) / max(x))^(1/4), 1/256)
-                   x = block_max (block_floor + (1 - block_floor) c / 255)⁴    c = 0 ... 255
+        positive:  block_max = max(x),  block_floor = max((min(x) / max(x))^(1/8), 1/16)
+                   x = block_max (block_floor + (1 - block_floor) c / 255)⁸    c = 0 ... 255
 
-    and with 4 bits (|c| / 7)² for c = -7 ... 7, and the power 1 and 15 in the place of 4 and 255.
+    and with 4 bits (|c| / 7)² for c = -7 ... 7, and the power 1 and 15 in the place of 8 and 255.
     Arithmetic stays float32: codes are read for each update, and written behind it, up or down at
     random with the odds that make them right on average.
 
@@ -177,7 +179,8 @@ def with_quantized_state(
 
     Args:
         tx: Any transformation.
-        bits: 8, or 4: two codes a byte. Rows of odd length have 8.
+        bits: 8, or 4: two codes a byte. Rows of odd length have 8, and so have the means of
+            AdaDelta: its step is their ratio, and feeds one of them, so that errors multiply.
         block_size: The longest block, a whole number >= 16; a row is cut into equal ones.
         min_size: Smaller arrays stay as they are: a whole number >= 1. So do those whose last axis
             is shorter than 16.
@@ -304,6 +307,9 @@ def _quantize(
     if any(map(is_codes, jax.tree.leaves(state, is_leaf=is_codes))):
         raise ValueError(f"{who}: the state has codes already; one such wrapper is enough.")
 
+    has = set(_field_names(state))
+    fine = set().union(*(ratio for ratio in _RATIOS if ratio <= has))
+
     def leaf(path, x, salt):
         at = _field(path, fields)
         kind = None if at is None else fields[path[at].name]
@@ -315,7 +321,7 @@ def _quantize(
             return x
         if exclude is not None and exclude(keystr(path[at + 1 :], simple=True, separator="/")):
             return x
-        some = 8 if shape[-1] % 2 else bits
+        some = 8 if shape[-1] % 2 or path[at].name in fine else bits
         return encode(widen(x), _KINDS[kind], some, -(-shape[-1] // block_size), salt)
 
     writes = zero_count()
