@@ -165,7 +165,28 @@ def zeros_of(reduce: Callable[[Any], Any], params: Any) -> Any:
             jax.eval_shape(reduce, full),
         )
 
-    return jax.tree.map(leaf, params)
+    return map_params(leaf, params)
+
+
+def map_params(leaf: Callable[[Any], Any], params: Any) -> Any:
+    """`leaf` of every parameter, where it may return several arrays.
+
+    A Variable of Flax NNX is a node around one array, and nnx.Optimizer loses one around several:
+    there every array is given a Variable of its own.
+    """
+
+    def node(x: Any) -> Any:
+        arrays, around = jax.tree.flatten(x)
+        if not arrays:
+            return x
+        return jax.tree.map(lambda made: around.unflatten([made]), leaf(*arrays))
+
+    return jax.tree.map(node, params, is_leaf=is_variable)
+
+
+def is_variable(x: Any) -> bool:
+    """Whether this is a Variable of Flax NNX, which is not imported here."""
+    return type(x).__module__.startswith("flax.") and hasattr(x, "get_metadata")
 
 
 def scalar_like(params: Any, value: Any) -> jax.Array:

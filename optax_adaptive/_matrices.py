@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 
-from optax_adaptive._core import map_leaves, zeros_like
+from optax_adaptive._core import map_params, zeros_like
 
 
 def zeros_per_axis(params: Any, shapes: Callable[[tuple[int, ...]], Sequence[Any]]) -> Any:
@@ -28,7 +28,7 @@ def zeros_per_axis(params: Any, shapes: Callable[[tuple[int, ...]], Sequence[Any
     def leaf(x: jax.Array) -> list[jax.Array | None]:
         return [None if shape is None else jnp.zeros(shape, x.dtype) for shape in shapes(x.shape)]
 
-    return map_leaves(leaf, zeros_like(params))
+    return map_params(leaf, zeros_like(params))
 
 
 def gram(x: jax.Array, axis: int, diagonal: bool = False) -> jax.Array:

@@ -18,6 +18,7 @@ from optax_adaptive._core import (
     find_states,
     is_narrow,
     map_leaves,
+    map_params,
     narrow,
     replace_params,
     rounded_off,
@@ -105,7 +106,7 @@ def schedule_free(
     _check.non_negative(weight_lr_power=weight_lr_power, r=r)
 
     def init(params):
-        residual = jax.tree.map(lambda p: [zeros_like(p)] if is_narrow(p) else [], params)
+        residual = map_params(lambda p: [zeros_like(p)] if is_narrow(p) else [], params)
         zeros = [scalar_like(params, 0.0) for _ in range(4)]
         trees = (zeros_like(params), residual, tx.init(params))
         return ScheduleFreeState._make((zero_count(), scalar_like(params, b1), *zeros, *trees))

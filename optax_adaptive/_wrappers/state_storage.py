@@ -25,7 +25,7 @@ from optax_adaptive._codes import (
     rounded,
     salts,
 )
-from optax_adaptive._core import transformation, widen, zero_count
+from optax_adaptive._core import is_variable, transformation, widen, zero_count
 from optax_adaptive._numerics import increment
 
 # What the fields of states are, ours and those of optax where they have other names. Parameters,
@@ -310,22 +310,27 @@ def _quantize(
     has = set(_field_names(state))
     fine = set().union(*(ratio for ratio in _RATIOS if ratio <= has))
 
-    def leaf(path, x, salt):
+    def leaf(path, node, salt):
+        (x,), around = jax.tree.flatten(node)  # a Variable of Flax NNX, or the array itself
         at = _field(path, fields)
         kind = None if at is None else fields[path[at].name]
         if at is None or kind is None:
-            return x
+            return node
         shape, real = jnp.shape(x), jnp.issubdtype(jnp.result_type(x), jnp.floating)
         small = jnp.size(x) < min_size or shape[-1] < _SHORTEST_ROW if shape else True
         if small or not real:
-            return x
+            return node
         if exclude is not None and exclude(keystr(path[at + 1 :], simple=True, separator="/")):
-            return x
+            return node
         some = 8 if shape[-1] % 2 or path[at].name in fine else bits
-        return encode(widen(x), _KINDS[kind], some, -(-shape[-1] // block_size), salt)
+        stored = encode(widen(x), _KINDS[kind], some, -(-shape[-1] // block_size), salt)
+        return jax.tree.map(lambda made: around.unflatten([made]), stored)
 
     writes = zero_count()
-    return QuantizedState(writes, jax.tree.map_with_path(leaf, state, salts(state, seed, writes)))
+    nodes, structure = jax.tree.flatten_with_path(state, is_leaf=is_variable)
+    drawn = salts(list(range(len(nodes))), seed, writes)
+    made = [leaf(*node, salt) for node, salt in zip(nodes, drawn, strict=True)]
+    return QuantizedState(writes, structure.unflatten(made))
 
 
 def _decoded(state: Any) -> Any:
