@@ -91,7 +91,7 @@ STREAMS: dict[str, Callable[..., jax.Array]] = {
 # Their learning rate is 1: a step is in units of it.
 OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "adam": lambda: oa.adam(1.0),
-    "adabound": lambda: oa.adabound(1.0, final_lr=100.0),
+    "adabound": lambda: oa.adabound(1.0, final_lr=1.0),  # so that rates of Adam are in the band
     "adagrad": lambda: oa.adagrad(1.0),
     "rmsprop": lambda: oa.rmsprop(1.0, decay=0.99),
     "adadelta": lambda: oa.adadelta(1.0),
