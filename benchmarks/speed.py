@@ -158,7 +158,7 @@ class Arrays:
 class JaxStep:
     """A compiled step; calling it makes one step on the common arrays."""
 
-    def __init__(self, tx: optax.GradientTransformation, arrays: Arrays):
+    def __init__(self, tx: optax.GradientTransformation, arrays: Arrays, options: Any = None):
         self.arrays = arrays
         state = tx.init(arrays.params)
         leaves, self.structure = jax.tree.flatten(state)
@@ -167,7 +167,8 @@ class JaxStep:
         self.shapes = tuple((x.shape, x.dtype) for x in large)
         arrays.states.setdefault(self.shapes, large)
         self.words = sum(x.size for x in leaves) / arrays.params.size
-        self.compiled = step_of(tx).lower(arrays.params, state, arrays.grads[0]).compile()
+        lowered = step_of(tx).lower(arrays.params, state, arrays.grads[0])
+        self.compiled = lowered.compile(compiler_options=options)
         temporaries = self.compiled.memory_analysis().temp_size_in_bytes
         self.temporaries = temporaries / arrays.params.nbytes
 

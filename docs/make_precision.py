@@ -56,9 +56,9 @@ def temporaries(report: dict[str, Any]) -> Iterator[str]:
 
 
 def times(report: dict[str, Any]) -> Iterator[str]:
-    yield from head("", "time / float32")
-    for name, x in report["time"].items():
-        yield rows(name, f"{x:.2f}")
+    yield from head("", "time / float32", "with the option below")
+    for name, row in report["time"].items():
+        yield rows(name, *(f"{x:.2f}" for x in row.values()))
 
 
 def runs(report: dict[str, Any]) -> Iterator[str]:

@@ -587,6 +587,15 @@ def test_a_row_may_be_sharded_across_its_blocks():
     np.testing.assert_allclose(sharded, plain, atol=1e-4)
 
 
+@every_storage
+def test_a_compiled_start_is_computed_when_it_runs(bits):
+    """And not by the compiler, which takes minutes for a large parameter; nor through float32."""
+    params = jax.ShapeDtypeStruct((64, 256), jnp.float32)
+    compiled = jax.jit(quantized(oa.adam(0.1), bits=bits).init).lower(params).compile()
+    assert len(re.findall(r" reduce\(", compiled.as_text())) >= 2
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * 4 * 64 * 256
+
+
 # Old codes that are read while new ones are written: a byte of four for each moment on CPU.
 TEMPORARIES = {"adam": 0.55, "lion": 0.28, "adagrad": 0.3, "adabound": 0.55, "adadelta": 1.6}
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.tree_util import GetAttrKey, keystr
 
 from optax_adaptive import _check
@@ -323,7 +324,9 @@ def _quantize(
         if exclude is not None and exclude(keystr(path[at + 1 :], simple=True, separator="/")):
             return node
         some = 8 if shape[-1] % 2 or path[at].name in fine else bits
-        stored = encode(widen(x), _KINDS[kind], some, -(-shape[-1] // block_size), salt)
+        # Compiled, most of it is constant, and XLA would spend minutes to compute it beforehand.
+        x = lax.optimization_barrier(widen(x))
+        stored = encode(x, _KINDS[kind], some, -(-shape[-1] // block_size), salt)
         return jax.tree.map(lambda made: around.unflatten([made]), stored)
 
     writes = zero_count()
