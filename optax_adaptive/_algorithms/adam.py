@@ -72,8 +72,9 @@ def adam(
         ValueError: If an argument is outside its domain.
 
     Departures: as the paper, `optax.adam` and `torch.optim.Adam`; without `mu_dtype`: the means are
-    float32 at least. optax computes 1 - b^t in float32 as it stands and is off by 1e-5 in the first
-    steps. Keras and TensorFlow have eps_hat=True.
+    float32 at least, and `with_state_dtype` stores them in fewer bits. optax computes 1 - b^t in
+    float32 as it stands and is off by 1e-5 in the first steps. Keras and TensorFlow have
+    eps_hat=True.
     """
     direction = scale_by_adam(b1, b2, eps, eps_root, nesterov=nesterov, eps_hat=eps_hat)
     return descend(direction, learning_rate, weight_decay, mask)
