@@ -39,7 +39,9 @@ def errors(report: dict[str, Any]) -> Iterator[str]:
     yield from head("", *precision.STREAMS)
     for name, row in report["errors"].items():
         cells = [row[s] for s in precision.STREAMS]
-        yield rows(name, *(f"{c['error']:.2g}, {c['largest']:.3g}x" for c in cells))
+        largest = [f"{x:,.0f}" if (x := c["largest"]) > 100 else f"{x:.3g}" for c in cells]
+        errors = [f"{c['error']:.2g}" for c in cells]
+        yield rows(name, *(f"{e}, {x}x" for e, x in zip(errors, largest, strict=True)))
 
 
 def shrinking(report: dict[str, Any]) -> Iterator[str]:
