@@ -163,7 +163,9 @@ def test_a_start_from_float32_loses_nothing(name, bound):
     for n, worst in ((name, bound), ("master_weights 32", 2.0**-23)):
         found = oa.exact_params(WRAPPERS[n](oa.sgd(1.0)).init(params), narrow(params))
         assert found.dtype == jnp.float32
-        assert float(jnp.max(abs(found - params) / jnp.maximum(abs(params), 1e-30))) <= worst
+        errors = (found - params) / jnp.maximum(abs(params), 1e-30)
+        assert float(jnp.max(abs(errors))) <= worst
+        assert abs(float(jnp.mean(errors * jnp.sign(params)))) < 1e-6  # to the nearest
     different = np.sum(np.asarray(found != params))
     assert 0 < different < 2e-5 * params.size
     tied = np.asarray(params).view(np.uint32)[np.asarray(found != params)] & 0xFFFF
@@ -207,14 +209,19 @@ def test_every_kind_of_optimizer(case, wrap):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
 
-@pytest.mark.parametrize("name", ["prodigy", "schedule_free_adamw", "cocob", "lamb"])
-def test_optimizers_that_look_at_parameters_are_those_of_float32(name):
-    tx = getattr(oa, name)(0.01)
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("prodigy", 1.0), ("dog", 1.0), ("schedule_free_adamw", 0.01), ("cocob", 1.0), ("lamb", 0.01)],
+)
+def test_optimizers_that_look_at_parameters_are_those_of_float32(name, rate):
+    """Along one gradient, so that the methods without a rate find one and go far."""
+    tx = getattr(oa, name)(rate)
     ours = oa.master_weights(tx, bits=32)
-    grads = gradients_of(PARAMS, 12)
+    grads = [PARAMS] * 40
     params, state = walk(ours, narrow(PARAMS), ours.init(PARAMS), grads)
     true, _ = walk(tx, PARAMS, tx.init(PARAMS), grads)
-    chex.assert_trees_all_close(oa.exact_params(state, params), true, rtol=1e-5, atol=1e-6)
+    assert np.max(abs(true["w"] - PARAMS["w"])) > 1e-2
+    chex.assert_trees_all_close(oa.exact_params(state, params), true, rtol=1e-4, atol=1e-5)
 
 
 def test_seven_bytes_and_less_train_like_float32():

@@ -148,7 +148,7 @@ def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
 
         def leaf(dtype, u, p, r):
             if not is_narrow(dtype):
-                return u, jnp.zeros_like(r)
+                return u, r
             x = p + r.astype(p.dtype) + u
             return nearest(x, dtype) - p, rounded_off(x, dtype).astype(r.dtype)
 
@@ -232,7 +232,7 @@ def master_weights(
 
         def leaf(narrow, u, p, r, salt):
             if not is_narrow(narrow):
-                return u, jnp.zeros_like(r)
+                return u, r
             x = _with_lack(p, r) + u
             n = _bits(x)
             if dropped:
