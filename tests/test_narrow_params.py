@@ -209,6 +209,20 @@ def test_every_kind_of_optimizer(case, wrap):
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, params)
 
 
+@every_wrapper
+def test_the_wrapped_optimizer_is_given_float32(wrap):
+    """Gradients, parameters, and what others look at to see whether parameters are rounded."""
+    seen = []
+
+    def update(updates, state, params=None, **extra):
+        seen.extend(jax.tree.leaves((updates, params, extra["given_params"])))
+        return updates, state
+
+    tx = wrap(optax.GradientTransformationExtraArgs(optax.identity().init, update))
+    tx.update(narrow(PARAMS), tx.init(PARAMS), narrow(PARAMS))
+    assert [x.dtype for x in seen] == [jnp.float32] * 6
+
+
 @pytest.mark.parametrize(
     ("name", "rate"),
     [("prodigy", 1.0), ("dog", 1.0), ("schedule_free_adamw", 0.01), ("cocob", 1.0), ("lamb", 0.01)],
