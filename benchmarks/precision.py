@@ -14,7 +14,7 @@ results/precision.json and draws docs/figures/precision.png. Training runs are i
 import argparse
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,6 +164,7 @@ STORAGE: dict[str, Callable[[Any], Any]] = {
     "4 bits": functools.partial(oa.with_quantized_state, bits=4),
 }
 TABLES = "8 bits from tables"  # of Adam only
+DRAWN = ("8 bits", TABLES)
 
 # --- the error of a step --------------------------------------------------------------------------
 
@@ -221,34 +222,29 @@ def both(
     return compare
 
 
-def measure_steps(steps: int) -> dict[str, Any]:
+def measure_steps(steps: int) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """All rows, and for the figure the largest step of Adam at every step, gradients sparse."""
     rows: dict[str, Any] = {}
+    tops: dict[str, np.ndarray] = {}
     cells = [(name, how) for name in OPTIMIZERS for how in STORAGE] + [("adam", TABLES)]
     for name, how in track(cells, "steps", console=Console(stderr=True)):
         exact = OPTIMIZERS[name]()
         stored = adam_from_tables(1.0) if how == TABLES else STORAGE[how](exact)
         compare = both(exact, stored, steps)
-        rows[f"{name}, {how}"] = {s: compare(s)[0]._asdict() for s in STREAMS}
-    return rows
+        found = {s: compare(s) for s in STREAMS}
+        rows[f"{name}, {how}"] = {s: result._asdict() for s, (result, _, _) in found.items()}
+        if name == "adam" and how in DRAWN:
+            _, tops["float32"], tops[how] = found["sparse 2 %"]
+    return rows, {how: [float(f"{x:.4g}") for x in top] for how, top in tops.items()}
 
 
-def measure_tops(steps: int) -> dict[str, Any]:
-    """The largest step of Adam at every step under sparse gradients, for the figure."""
-    exact = OPTIMIZERS["adam"]()
-    found = {}
-    for how in ("8 bits", TABLES):
-        stored = adam_from_tables(1.0) if how == TABLES else STORAGE[how](exact)
-        _, found["float32"], found[how] = both(exact, stored, steps)("sparse 2 %")
-    return {how: [float(f"{x:.4g}") for x in tops] for how, tops in found.items()}
-
+# --- memory ---------------------------------------------------------------------------------------
 
 # XLA's own, and without copies of old state that need not be (on CPU).
 COMPILERS = {
     "by default": {},
     "with region analysis": {"xla_cpu_copy_insertion_use_region_analysis": True},
 }
-
-# --- memory ---------------------------------------------------------------------------------------
 
 
 def recipes() -> dict[str, tuple[Any, Any]]:
@@ -347,39 +343,41 @@ def measure_time(size: int, rounds: int) -> dict[str, Any]:
 # --- the report -----------------------------------------------------------------------------------
 
 
+def table(title: str, *columns: str) -> Table:
+    """Rows with names, and numbers on the right."""
+    made = Table("", title=title)
+    for name in columns:
+        made.add_column(name, justify="right")
+    return made
+
+
 def tables(report: dict[str, Any]) -> list[Table]:
-    memory = Table(title="Bytes per parameter, and of a model of a billion parameters")
-    for name in ("", "parameter", "state", "together", "1B parameters"):
-        memory.add_column(name, justify="left" if not name else "right")
+    memory = table(
+        "Bytes per parameter, and of a model of a billion parameters",
+        *("parameter", "state", "together", "1B parameters"),
+    )
     for name, row in report["memory"]["bytes"].items():
         total = row["parameter"] + row["state"]
         cells = f"{row['parameter']}", f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB"
         memory.add_row(name, *cells)
 
-    steps = Table(title=f"Error of a step, and the largest one / float32 ({report['steps']} steps)")
-    steps.add_column("")
-    for stream in STREAMS:
-        steps.add_column(stream, justify="right")
+    title = f"Error of a step, and the largest one / float32 ({report['steps']} steps)"
+    steps = table(title, *STREAMS)
     for name, row in report["errors"].items():
         cells = (f"{row[s]['error']:.2g}  {row[s]['largest']:.3g}x" for s in STREAMS)
         steps.add_row(name, *cells)
 
-    shrunk = Table(title="Steps of coordinates whose gradients got 10 times smaller / float32")
-    for name in ("", *STORAGE):
-        shrunk.add_column(name, justify="left" if not name else "right")
+    title = "Steps of coordinates whose gradients got 10 times smaller / float32"
+    shrunk = table(title, *STORAGE)
     for name in OPTIMIZERS:
         rows = (report["errors"][f"{name}, {how}"]["shrinking"] for how in STORAGE)
         shrunk.add_row(name, *(f"{row['shrunk']:.2f}" for row in rows))
 
-    many = Table(title="Temporary arrays of a step of 100 leaves, in leaves of float32")
-    for name in ("", *COMPILERS):
-        many.add_column(name, justify="left" if not name else "right")
+    many = table("Temporary arrays of a step of 100 leaves, in leaves of float32", *COMPILERS)
     for name, row in report["memory"]["temporaries"].items():
         many.add_row(name, *(f"{x:.1f}" for x in row.values()))
 
-    times = Table(title="Time of a step of AdamW / float32")
-    for name in ("", *COMPILERS):
-        times.add_column(name, justify="left" if not name else "right")
+    times = table("Time of a step of AdamW / float32", *COMPILERS)
     for name, row in report["time"].items():
         times.add_row(name, *(f"{x:.2f}" for x in row.values()))
     return [memory, steps, shrunk, many, times]
@@ -404,12 +402,12 @@ def draw(report: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, help="in the place of results and docs/figures")
     parser.add_argument("--short", action="store_true", help="fewer steps and rounds")
     parser.add_argument("--draw", action="store_true", help="show what was measured")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     results = (args.output_dir or RESULTS) / "precision.json"
     if args.draw:
         report = json.loads(results.read_text())
@@ -421,13 +419,12 @@ def main() -> None:
             "shape": SHAPE,
             "memory": measure_memory(),
             "time": measure_time(4096 if args.short else 16384, rounds),
-            "tops": measure_tops(steps),
-            "errors": measure_steps(steps),
         }
+        report["errors"], report["tops"] = measure_steps(steps)
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(report, indent=1) + "\n")
-    for table in tables(report):
-        Console().print(table)
+    for shown in tables(report):
+        Console().print(shown)
     draw(report, (args.output_dir or FIGURES) / "precision.png")
 
 

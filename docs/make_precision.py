@@ -51,16 +51,11 @@ def shrinking(report: dict[str, Any]) -> Iterator[str]:
         yield rows(name, *(f"{x['shrunk']:.2f}" for x in found))
 
 
-def temporaries(report: dict[str, Any]) -> Iterator[str]:
-    yield from head("", "by default", "with the option below")
-    for name, row in report["memory"]["temporaries"].items():
-        yield rows(name, *(f"{x:.1f}" for x in row.values()))
-
-
-def times(report: dict[str, Any]) -> Iterator[str]:
-    yield from head("", "time / float32", "with the option below")
-    for name, row in report["time"].items():
-        yield rows(name, *(f"{x:.2f}" for x in row.values()))
+def compiled(first: str, digits: int, found: dict[str, Any]) -> Iterator[str]:
+    """What was measured by default and with the compiler's option."""
+    yield from head("", first, "with the option below")
+    for name, row in found.items():
+        yield rows(name, *(f"{x:.{digits}f}" for x in row.values()))
 
 
 def runs(report: dict[str, Any]) -> Iterator[str]:
@@ -96,15 +91,15 @@ def runs(report: dict[str, Any]) -> Iterator[str]:
 def sections() -> dict[str, list[str]]:
     """The name of every section of the page, and its lines."""
     report = json.loads((RESULTS / "precision.json").read_text())
-    makers = {
-        "MEMORY": memory,
-        "ERRORS": errors,
-        "SHRINKING": shrinking,
-        "TEMPORARIES": temporaries,
-        "TIME": times,
+    made = {
+        "MEMORY": memory(report),
+        "ERRORS": errors(report),
+        "SHRINKING": shrinking(report),
+        "TEMPORARIES": compiled("by default", 1, report["memory"]["temporaries"]),
+        "TIME": compiled("time / float32", 2, report["time"]),
+        "RUNS": runs(json.loads((RESULTS / "precision_runs.json").read_text())),
     }
-    found = {name: list(make(report)) for name, make in makers.items()}
-    return found | {"RUNS": list(runs(json.loads((RESULTS / "precision_runs.json").read_text())))}
+    return {name: list(lines) for name, lines in made.items()}
 
 
 if __name__ == "__main__":

@@ -50,19 +50,15 @@ def bits_of(stored: Any) -> int:
     return 4 if stored.codes.dtype == jnp.uint8 else 8
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def encode(x: jax.Array, kind: type, bits: int, blocks: int, salt: jax.Array) -> Any:
     """The array in codes of this kind, right on average, each row cut into so many blocks."""
-    return _encode(kind, bits, blocks, x, salt)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _encode(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -> Any:
     x, own = _whole_rows(x, blocks)
-    stored = _encoded(kind, bits, blocks, x, salt)
+    stored = _encoded(x, kind, bits, blocks, salt)
     return stored if own is None else stored._replace(codes=reshard(stored.codes, own))
 
 
-def _encoded(kind: type, bits: int, blocks: int, x: jax.Array, salt: jax.Array) -> Any:
+def _encoded(x: jax.Array, kind: type, bits: int, blocks: int, salt: jax.Array) -> Any:
     size = -(-x.shape[-1] // blocks)
     # One absolute value for all that reads x: without it XLA keeps x in an array of its own.
     x, negative = jnp.abs(x), x < 0

@@ -323,6 +323,22 @@ def find_states(state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     return [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
 
 
+def states_of(wrappers: str, state: Any, kind: type | tuple[type, ...]) -> list[Any]:
+    """`find_states`, at least one; the wrappers that have such a state are named for people."""
+    states = find_states(state, kind)
+    if not states:
+        raise ValueError(
+            f"{_check.caller()}: state must be that of an optimizer with {wrappers} in it, "
+            f"got {type(state).__name__}."
+        )
+    return states
+
+
+def is_absent(x: Any) -> bool:
+    """Whether this stands for an array that a mask or a filter left out of a state."""
+    return x is None or isinstance(x, optax.MaskedNode)
+
+
 def replace_params(leaf: Callable[..., jax.Array], params: Any, tree: Any, *rest: Any) -> Any:
     """`leaf` of every parameter and of its arrays in `tree` and `rest`, in the parameter's dtype.
 
@@ -330,15 +346,12 @@ def replace_params(leaf: Callable[..., jax.Array], params: Any, tree: Any, *rest
     it stays as it is.
     """
 
-    def absent(x: Any) -> bool:
-        return x is None or isinstance(x, optax.MaskedNode)
-
     def of_param(x: Any, p: Any, *others: Any) -> Any:
-        if absent(x) or not trains(p):
+        if is_absent(x) or not trains(p):
             return p
         return narrow(leaf(widen(p), x, *others), p)
 
-    return jax.tree.map(of_param, tree, params, *rest, is_leaf=absent)
+    return jax.tree.map(of_param, tree, params, *rest, is_leaf=is_absent)
 
 
 def _with_gradient(updates: Any, params: Any) -> Any:

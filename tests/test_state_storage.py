@@ -351,6 +351,16 @@ def test_a_mean_of_squares_sinks_again(bits):
     assert sunk["nearest"] > 2 or bits == 4
 
 
+def test_the_committed_results_can_be_shown_and_drawn(tmp_path, capsys):
+    results = (precision.RESULTS / "precision.json").read_bytes()
+    (tmp_path / "precision.json").write_bytes(results)
+    precision.main(["--draw", "--output-dir", str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert shown.count("master_weights") >= 2
+    assert (tmp_path / "precision.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "precision.json").read_bytes() == results
+
+
 # --- any transformation, anywhere -----------------------------------------------------------------
 
 

@@ -14,9 +14,9 @@ import optax
 
 from optax_adaptive import _check
 from optax_adaptive._core import (
-    find_states,
     map_leaves,
     replace_params,
+    states_of,
     transformation,
     zero_count,
     zeros_like,
@@ -172,13 +172,8 @@ def averaged_params(state: optax.OptState, params: optax.Params) -> optax.Params
     Raises:
         ValueError: If nothing in the state averages parameters.
     """
-    states = find_states(state, (PolynomialAveragingState, ExponentialAveragingState))
-    if not states:
-        raise ValueError(
-            "averaged_params: state must be that of an optimizer with polynomial_averaging or "
-            f"exponential_averaging in it, got {type(state).__name__}."
-        )
-    for s in states:
+    kinds = (PolynomialAveragingState, ExponentialAveragingState)
+    for s in states_of("polynomial_averaging or exponential_averaging", state, kinds):
 
         def leaf(p, average, seen=s.seen):
             return jnp.where(seen > 0, average, p)

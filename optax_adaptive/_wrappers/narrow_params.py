@@ -17,11 +17,12 @@ from jax import lax
 from optax_adaptive import _check
 from optax_adaptive._codes import random_bits, rounded, salts
 from optax_adaptive._core import (
-    find_states,
+    is_absent,
     is_narrow,
     map_leaves,
     nearest,
     rounded_off,
+    states_of,
     trains,
     transformation,
     widen,
@@ -268,24 +269,15 @@ def exact_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     Raises:
         ValueError: If nothing in the state keeps digits of parameters.
     """
-    states = find_states(state, (KahanState, MasterWeightsState))
-    if not states:
-        raise ValueError(
-            "exact_params: state must be that of an optimizer with master_weights or kahan in it, "
-            f"got {type(state).__name__}."
-        )
-
-    def absent(x: Any) -> bool:
-        return x is None or isinstance(x, optax.MaskedNode)
 
     def leaf(r: Any, p: Any) -> Any:
-        if absent(r) or not is_narrow(p):
+        if is_absent(r) or not is_narrow(p):
             return p
         x = widen(p)
         return x + r.astype(x.dtype) if trains(r) else _with_lack(x, r)
 
-    for s in states:
-        params = jax.tree.map(leaf, s.residual, params, is_leaf=absent)
+    for s in states_of("master_weights or kahan", state, (KahanState, MasterWeightsState)):
+        params = jax.tree.map(leaf, s.residual, params, is_leaf=is_absent)
     return _widened(params)
 
 

@@ -26,7 +26,7 @@ from optax_adaptive._codes import (
     rounded,
     salts,
 )
-from optax_adaptive._core import is_variable, transformation, widen, zero_count
+from optax_adaptive._core import is_variable, states_of, transformation, widen, zero_count
 from optax_adaptive._numerics import increment
 
 # What the fields of states are, ours and those of optax where they have other names. Parameters,
@@ -259,15 +259,11 @@ def dequantize_state(state: optax.OptState) -> optax.OptState:
     Raises:
         ValueError: If nothing in the state is quantized.
     """
+    states_of("with_quantized_state", state, QuantizedState)
 
     def quantized(x: Any) -> bool:
         return isinstance(x, QuantizedState)
 
-    if not any(map(quantized, jax.tree.leaves(state, is_leaf=quantized))):
-        raise ValueError(
-            "dequantize_state: state must be that of an optimizer with with_quantized_state in it, "
-            f"got {type(state).__name__}."
-        )
     return jax.tree.map(
         lambda x: _decoded(x.inner) if quantized(x) else x, state, is_leaf=quantized
     )
