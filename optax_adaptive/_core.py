@@ -26,13 +26,13 @@ def transformation(
     init: optax.TransformInitFn,
     update: Callable[..., tuple[Any, Any]],
     needs: tuple[str, ...] = (),
-    wide: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation from two functions of whole trees.
 
     Arithmetic in float32 at least; updates leave in the dtype of the gradients; state leaves in
     exactly the dtype and shape `init` gave it. The algorithm sees complex leaves as pairs of reals.
-    Integer leaves do not train: their update is zero.
+    Integer leaves do not train: their update is zero. Where a state within has `updates_are_exact`,
+    updates of parameters below 32 bits leave in float32: rounded they would miss their mark.
 
     Args:
         init: params -> state, made with `zeros_like` and `full_like`.
@@ -41,7 +41,6 @@ def transformation(
             `hessian_diagonal` are widened as the gradients are, `given_params` are the caller's.
             Where there are no leaves there is nothing to do, and it is not called.
         needs: Arguments that it cannot do without although they have a default.
-        wide: Whether updates of parameters below 32 bits leave in float32 instead.
     """
     scope, name = update.__qualname__.split(".")[0], _check.caller()
     takes, required, takes_all = keywords(update)
@@ -70,8 +69,10 @@ def transformation(
         except _check.MisfitError as misfit:
             raise ValueError(f"{name}.update: {misfit}.") from None
 
+        exact = bool(_found(state, lambda x: getattr(x, "updates_are_exact", False)))
+
         def leave(u: jax.Array, g: Any, owner: Any) -> jax.Array:
-            return u if wide and is_narrow(owner) else narrow(u, g)
+            return u if exact and is_narrow(owner) else narrow(u, g)
 
         return (
             jax.tree.map(leave, directions, updates, owners),
@@ -317,10 +318,11 @@ def find_states(state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     In the order of `jax.tree.leaves`; that of a chain is from its first transformation to its last.
     """
 
-    def found(x: Any) -> bool:
-        return isinstance(x, kind)
+    return _found(state, lambda x: isinstance(x, kind))
 
-    return [x for x in jax.tree.leaves(state, is_leaf=found) if found(x)]
+
+def _found(tree: Any, sought: Callable[[Any], bool]) -> list[Any]:
+    return [x for x in jax.tree.leaves(tree, is_leaf=sought) if sought(x)]
 
 
 def states_of(wrappers: str, state: Any, kind: type | tuple[type, ...]) -> list[Any]:

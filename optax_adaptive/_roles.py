@@ -1,23 +1,17 @@
 """Which leaf plays which part in a model, told by its path, its shape and the user.
 
-A path is the keys from the root down, joined by slashes: "params/Dense_0/kernel", "" for a tree
-that is one leaf. An algorithm has roles of its own; its default rule picks one from the part that
-`part` reads off the names, and what the user says comes first.
+An algorithm has roles of its own; its default rule picks one from the part that `part` reads off
+the names, and what the user says comes first.
 """
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.tree_util import GetAttrKey
 
 from optax_adaptive import _check
-
-Shape = tuple[int, ...]
+from optax_adaptive._paths import Shape, matches, matching, named_shapes, table
 
 
 class Form(NamedTuple):
@@ -64,7 +58,7 @@ class Roles(Mapping[str, str | None]):
             (row.path or "(the root)", str(row.shape), row.role or "?", row.why)
             for row in self._rows.values()
         ]
-        return _table([("path", "shape", "role", "why"), *rows])
+        return table([("path", "shape", "role", "why"), *rows])
 
     __repr__ = __str__
 
@@ -92,7 +86,7 @@ def assigner(roles: Any, rule: Rule) -> Callable[[Any], Any]:
             lines = [(row.path or "(the root)", str(row.shape), row.why) for row in unclear]
             given = ", ".join(f'"{row.path}": ...' for row in unclear)
             raise ValueError(
-                f"{name}: which role {many} is not clear:\n{_table(lines)}\n"
+                f"{name}: which role {many} is not clear:\n{table(lines)}\n"
                 f"Say it, by path or pattern: roles={{{given}}}\nwith\n{_described(rule)}"
             )
         return jax.tree.unflatten(jax.tree.structure(tree), [row.role for row in rows])
@@ -209,27 +203,23 @@ def _known(name: str, where: str, role: Any, rule: Rule) -> None:
 
 
 def _rows(name: str, tree: Any, roles: Any, rule: Rule) -> list[Row]:
-    leaves = _named_shapes(tree)
+    leaves = named_shapes(tree)
     if isinstance(roles, Mapping) and leaves:
-        lost = [p for p in roles if not any(_matches(p, path) for path, _ in leaves)]
-        if lost:
-            paths = "\n".join(f"  {path}" for path, _ in leaves)
-            raise ValueError(f"{name}: no leaf matches roles[{lost[0]!r}]; there are\n{paths}")
-        matches = {path: [p for p in roles if _matches(p, path)] for path, _ in leaves}
+        found = matching(name, "roles", roles, [path for path, _ in leaves])
         twice = [
             (path, ", ".join(f"{p!r}: {roles[p]!r}" for p in patterns))
-            for path, patterns in matches.items()
+            for path, patterns in found.items()
             if len({roles[p] for p in patterns}) > 1
         ]
         if twice:
-            raise ValueError(f"{name}: roles contradict each other at\n{_table(twice)}")
+            raise ValueError(f"{name}: roles contradict each other at\n{table(twice)}")
     return [_row(name, path, shape, roles, rule) for path, shape in leaves]
 
 
 def _row(name: str, path: str, shape: Shape, roles: Any, rule: Rule) -> Row:
     role, why = None, ""
     if isinstance(roles, Mapping):
-        for pattern in (p for p in roles if _matches(p, path)):
+        for pattern in (p for p in roles if matches(p, path)):
             role, why = roles[pattern], f"roles[{pattern!r}]"
     elif roles is not None:
         role, why = roles(path, shape), "roles(path, shape)"
@@ -247,33 +237,5 @@ def _row(name: str, path: str, shape: Shape, roles: Any, rule: Rule) -> Row:
     return Row(path, shape, role, why)
 
 
-def _matches(pattern: str, path: str) -> bool:
-    return pattern == path or fnmatchcase(path, pattern)
-
-
-def _named_shapes(tree: Any) -> list[tuple[str, Shape]]:
-    """The path and the shape, as the algorithms see it, of every leaf."""
-    leaves = jax.tree.leaves_with_path(tree)
-    siblings = Counter(path[:-1] for path, _ in leaves)
-
-    def named(path: Any) -> str:
-        # The boxes that Flax keeps parameters in; "value" is also a name in attention.
-        if len(path) > 1 and path[-1] == GetAttrKey("value") and siblings[path[:-1]] == 1:
-            path = path[:-1]
-        return jax.tree_util.keystr(path, simple=True, separator="/")
-
-    def shape(x: Any) -> Shape:
-        x = x if hasattr(x, "dtype") else jnp.asarray(x)
-        return (*x.shape, *([2] if jnp.issubdtype(x.dtype, jnp.complexfloating) else []))
-
-    return [(named(path), shape(x)) for path, x in leaves]
-
-
 def _described(rule: Rule) -> str:
-    return _table([(f'"{name}{":N" * f.counts}"', f.shape) for name, f in rule.forms.items()])
-
-
-def _table(rows: Any) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(f"  {line.rstrip()}" for line in lines)
+    return table([(f'"{name}{":N" * f.counts}"', f.shape) for name, f in rule.forms.items()])

@@ -43,6 +43,7 @@ LAYERS = [
     "_numerics",
     "_core",
     "_codes",
+    "_paths",
     "_free",
     "_roles",
     "_momentum",

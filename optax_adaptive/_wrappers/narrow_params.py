@@ -35,6 +35,7 @@ from optax_adaptive._numerics import increment
 class StochasticRoundingState(NamedTuple):
     """The count of steps, and the state behind."""
 
+    updates_are_exact = True  # for `transformation`
     writes: jax.Array  # count of updates, int32, shape (): what rounding draws from
     inner: optax.OptState  # of the wrapped transformation
 
@@ -42,6 +43,7 @@ class StochasticRoundingState(NamedTuple):
 class KahanState(NamedTuple):
     """What the parameters lack, and the state behind."""
 
+    updates_are_exact = True  # for `transformation`
     residual: optax.Params  # what rounding took from the parameters, bfloat16
     inner: optax.OptState  # of the wrapped transformation
 
@@ -49,6 +51,7 @@ class KahanState(NamedTuple):
 class MasterWeightsState(NamedTuple):
     """What the parameters lack, and the state behind."""
 
+    updates_are_exact = True  # for `transformation`
     writes: jax.Array  # count of updates, int32, shape (): what rounding draws from
     residual: optax.Params  # further digits of the parameters: int8 are 8 bits, int16 are 16
     inner: optax.OptState  # of the wrapped transformation
@@ -99,7 +102,7 @@ def stochastic_rounding(
         steps = map_leaves(leaf, updates, params, other=(drawn,), static=_dtypes(given_params))
         return steps, StochasticRoundingState(writes, inner)
 
-    return transformation(init, update, wide=True)
+    return transformation(init, update)
 
 
 def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
@@ -158,7 +161,7 @@ def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
         steps, residual = map_leaves(leaf, updates, params, state.residual, static=dtypes)
         return steps, KahanState(residual, inner)
 
-    return transformation(init, update, wide=True)
+    return transformation(init, update)
 
 
 def master_weights(
@@ -253,7 +256,7 @@ def master_weights(
         )
         return steps, MasterWeightsState(writes, residual, inner)
 
-    return transformation(init, update, wide=True)
+    return transformation(init, update)
 
 
 def exact_params(state: optax.OptState, params: optax.Params) -> optax.Params:
