@@ -187,5 +187,9 @@ from optax_adaptive._wrappers.state_storage import dequantize_state as dequantiz
 from optax_adaptive._wrappers.state_storage import quantize_state as quantize_state
 from optax_adaptive._wrappers.state_storage import with_quantized_state as with_quantized_state
 from optax_adaptive._wrappers.state_storage import with_state_dtype as with_state_dtype
+from optax_adaptive._wrappers.tunable import TunableState as TunableState
+from optax_adaptive._wrappers.tunable import hyperparams as hyperparams
+from optax_adaptive._wrappers.tunable import set_hyperparams as set_hyperparams
+from optax_adaptive._wrappers.tunable import tunable as tunable
 
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@ value, what is allowed. Values that are traced (under `jax.jit`, `jax.vmap` or
 import math
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import jax
@@ -20,9 +21,18 @@ _PACKAGE = __name__.split(".")[0]
 
 
 def caller() -> str:
-    """The name of the outermost function of this package on the stack: what the user called."""
+    """The name of the outermost function of this package on the stack: what the user called.
+
+    Not of this package, here, are the functions that their module says CALL_FOR_THE_USER: what they
+    call is what the user asked for.
+    """
+
+    def ours(frame: FrameType) -> bool:
+        inside = frame.f_globals.get("__name__", "").split(".")[0] == _PACKAGE
+        return inside and frame.f_code.co_name not in frame.f_globals.get("CALL_FOR_THE_USER", ())
+
     frame, name = sys._getframe(1), ""
-    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == _PACKAGE:
+    while frame is not None and ours(frame):
         frame, name = frame.f_back, frame.f_code.co_name
     return name
 
@@ -126,7 +136,7 @@ def known(who: str, **hyperparameters: Any) -> list[int]:
         if isinstance(value, jax.core.Tracer):
             raise ValueError(
                 f"{who}: {name} must be known when the state is made, got a traced value "
-                f'(optax.inject_hyperparams under jit needs static_args="{name}").'
+                f'(tunable needs fixed="{name}", optax.inject_hyperparams static_args="{name}").'
             )
     return [int(value) for value in hyperparameters.values()]
 

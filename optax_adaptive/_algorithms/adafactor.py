@@ -28,7 +28,7 @@ class AdafactorState(NamedTuple):
 
 def adafactor(
     learning_rate: optax.ScalarOrSchedule,
-    min_dim_size_to_factor: Any = 128,
+    min_dim_size_to_factor: int = 128,
     decay_rate: Any = 0.8,
     decay_offset: Any = 0,
     multiply_by_parameter_scale: bool = True,
@@ -106,7 +106,7 @@ def adafactor(
 
 
 def scale_by_adafactor(
-    min_dim_size_to_factor: Any = 128,
+    min_dim_size_to_factor: int = 128,
     decay_rate: Any = 0.8,
     decay_offset: Any = 0,
     multiply_by_parameter_scale: bool = True,

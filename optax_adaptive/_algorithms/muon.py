@@ -76,7 +76,7 @@ class MuonState(NamedTuple):
 def muon(
     learning_rate: optax.ScalarOrSchedule,
     ns_coeffs: Any = _JORDAN,
-    ns_steps: Any = 5,
+    ns_steps: int = 5,
     beta: Any = 0.95,
     eps: Any = 1e-8,
     *,
@@ -199,7 +199,7 @@ def muon(
 
 def scale_by_muon(
     ns_coeffs: Any = _JORDAN,
-    ns_steps: Any = 5,
+    ns_steps: int = 5,
     beta: Any = 0.95,
     eps: Any = 1e-8,
     *,

@@ -32,7 +32,7 @@ def shampoo(
     eps: Any = 1e-4,
     alpha: Any = 0.5,
     precondition_frequency: Any = 1,
-    max_precond_dim: Any = 768,
+    max_precond_dim: int = 768,
     weight_decay: optax.ScalarOrSchedule | None = None,
     mask: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -104,7 +104,7 @@ def scale_by_shampoo(
     eps: Any = 1e-4,
     alpha: Any = 0.5,
     precondition_frequency: Any = 1,
-    max_precond_dim: Any = 768,
+    max_precond_dim: int = 768,
 ) -> optax.GradientTransformationExtraArgs:
     """The direction of `shampoo`, without its learning rate."""
     _check.decay_rate(momentum=momentum)
