@@ -160,6 +160,9 @@ from optax_adaptive._wrappers.grokfast import GrokfastMaState as GrokfastMaState
 from optax_adaptive._wrappers.grokfast import GrokfastState as GrokfastState
 from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
+from optax_adaptive._wrappers.guard import GuardState as GuardState
+from optax_adaptive._wrappers.guard import check_guard as check_guard
+from optax_adaptive._wrappers.guard import guard as guard
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
 from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState

@@ -5,6 +5,7 @@ value, what is allowed. Values that are traced (under `jax.jit`, `jax.vmap` or
 `optax.inject_hyperparams`) have no value yet and pass; their dtype is checked all the same.
 """
 
+import itertools
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -100,6 +101,14 @@ scheduled = _or_schedule(_domain("a finite number >= 0 or a schedule", lambda x:
 scheduled_decay_rate = _or_schedule(
     _domain("a schedule or a number in [0, 1)", lambda x: 0 <= x < 1)
 )
+
+
+def rising(**hyperparameters: Any) -> None:
+    """Numbers, each above the one before."""
+    known = {k: x for k, x in hyperparameters.items() if not isinstance(x, jax.core.Tracer)}
+    for (low, x), (high, y) in itertools.pairwise(known.items()):
+        if x >= y:
+            raise ValueError(f"{caller()}: {low} must be below {high}, {y:g}, got {x:g}.")
 
 
 def threes(**hyperparameters: Any) -> list[tuple[Any, Any, Any]]:

@@ -63,3 +63,22 @@ def accumulate(gradients, *, every):
         if len(gathered) == every:
             yield np.mean(gathered, axis=0)
             gathered = []
+
+
+def guard(gradients, *, skip_above=None, clip_above=None, decay=0.99, warmup=100):
+    """What becomes of each gradient: the one that is given on, None where the step is skipped."""
+    usual_sum, finite = 0.0, 0
+    for g in gradients:
+        if not np.all(np.isfinite(g)):
+            yield None
+            continue
+        norm, entering, given = float(np.sqrt(np.sum(g**2))), None, g
+        if finite >= warmup and usual_sum > 0:
+            usual = usual_sum / (1 - decay**finite)
+            if clip_above is not None and norm > clip_above * usual:
+                entering, given = clip_above * usual, g * (clip_above * usual / norm)
+            if skip_above is not None and norm > skip_above * usual:
+                entering, given = entering or skip_above * usual, None
+        usual_sum = decay * usual_sum + (1 - decay) * (norm if entering is None else entering)
+        finite += 1
+        yield given
