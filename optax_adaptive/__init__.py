@@ -167,6 +167,10 @@ from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
 from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
 from optax_adaptive._wrappers.mechanize import mechanize as mechanize
+from optax_adaptive._wrappers.monitor import MonitorState as MonitorState
+from optax_adaptive._wrappers.monitor import monitor as monitor
+from optax_adaptive._wrappers.monitor import report as report
+from optax_adaptive._wrappers.monitor import scalars as scalars
 from optax_adaptive._wrappers.narrow_params import KahanState as KahanState
 from optax_adaptive._wrappers.narrow_params import MasterWeightsState as MasterWeightsState
 from optax_adaptive._wrappers.narrow_params import (

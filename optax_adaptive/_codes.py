@@ -97,13 +97,23 @@ def decode(stored: Any) -> jax.Array:
 
 
 def _decoded(stored: Any) -> jax.Array:
-    codes, block_max, bits = stored.codes, stored.block_max, bits_of(stored)
-    if bits == 4:
-        codes = _single(codes, -(-2 * codes.shape[-1] // block_max.shape[-1]))
+    return _values(_integers(stored), stored)
+
+
+def _integers(stored: Any) -> jax.Array:
+    """The codes, one by one."""
+    codes, bits = stored.codes, bits_of(stored)
+    if bits == 8:
+        return codes
+    codes = _single(codes, -(-2 * codes.shape[-1] // stored.block_max.shape[-1]))
+    return jnp.where(codes > 7, codes - 16, codes) if isinstance(stored, SignedCodes) else codes
+
+
+def _values(codes: jax.Array, stored: Any) -> jax.Array:
+    """What such codes would stand for in this array."""
+    block_max, bits = stored.block_max, bits_of(stored)
     if isinstance(stored, SignedCodes):
         largest, power = _SIGNED[bits]
-        if bits == 4:
-            codes = jnp.where(codes > largest, codes - 16, codes)
         y = codes.astype(block_max.dtype) * (1 / largest)
         return _spread(block_max, y) * (y * jnp.abs(y) ** (power - 1))
     largest, power = _POSITIVE[bits]
@@ -111,6 +121,20 @@ def _decoded(stored: Any) -> jax.Array:
     slope = (1 - stored.block_floor) / largest
     # From the largest number down, which so comes back as it was.
     return _spread(block_max, below) * (1 - _spread(slope, below) * below) ** power
+
+
+@jax.jit
+def squared_error(stored: Any) -> tuple[jax.Array, jax.Array]:
+    """The sums of squares of what codes are expected to be off, and of what they stand for.
+
+    What lies anywhere between two codes, gap apart, and is rounded at random is off by gap² / 6 in
+    the mean of squares.
+    """
+    codes, _ = _whole_rows(stored.codes, stored.block_max.shape[-1])
+    stored = stored._replace(codes=codes)
+    codes = _integers(stored).astype(jnp.int32)
+    gap = _values(codes + 1, stored) - _values(codes - 1, stored)
+    return jnp.sum(gap * gap) / 24, jnp.sum(jnp.square(_values(codes, stored)))
 
 
 def _whole_rows(x: jax.Array, blocks: int) -> tuple[jax.Array, Any]:

@@ -7,7 +7,7 @@ expression of the whole path.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -74,16 +74,17 @@ def table(rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
-def field_and_owner(path: Any, params: Iterable[Any]) -> tuple[str, Any]:
+def field_and_owner(path: Any, params: Container[Any]) -> tuple[str, Any]:
     """The field of a state that an array is in, and the path of the parameter it belongs to.
 
     The path of a parameter follows that of its field: `inner.direction.nu` and then `['w']`. What
-    belongs to no parameter has None for one. Paths are those of `jax.tree.leaves_with_path`.
+    belongs to no parameter has None for one. Paths are those of `jax.tree.leaves_with_path`; give
+    the parameters' as a set.
     """
-    keys = [key for key in path if getattr(key, "name", None) not in _PARTS]
-    owners = [(i, p) for p in params for i in range(len(keys)) if keys[i : i + len(p)] == list(p)]
-    start, owner = max(owners, key=lambda found: len(found[1]), default=(len(keys), None))
-    if owner == ():  # one array alone, which has no keys to be found by
-        start = len(keys)
+    keys = tuple(key for key in path if getattr(key, "name", None) not in _PARTS)
+    spans = ((i, j) for i in range(len(keys)) for j in range(len(keys), i, -1))
+    found = [(i, keys[i:j]) for i, j in spans if keys[i:j] in params]
+    nothing = (len(keys), () if () in params else None)  # one array alone has no keys of its own
+    start, owner = max(found, key=lambda x: len(x[1]), default=nothing)
     fields = [key.name for key in keys[:start] if isinstance(key, GetAttrKey)]
     return fields[-1] if fields else "", owner

@@ -676,7 +676,8 @@ def test_between_steps_the_state_of_the_optimizer_keeps_every_bit(compiled):
         moved = call % 3 == 0
         assert all(np.all(u != 0) == moved for u in jax.tree.leaves(updates))
         assert int(after.calls) == call % 3
-        chex.assert_trees_all_close(after.grad_sum, optax.tree.scale(call % 3, grads), rtol=1e-6)
+        so_far = optax.tree.scale(call % 3 or 3, grads)  # behind a step still those of the step
+        chex.assert_trees_all_close(after.grad_sum, so_far, rtol=1e-6)
         assert int(optax.tree.get(after.inner, "step")) == call // 3
         if not moved:
             chex.assert_trees_all_equal(after.inner, state.inner)
@@ -762,6 +763,57 @@ def test_narrow_gradients_are_summed_and_given_on_in_float32():
         assert updates.dtype == jnp.bfloat16
         assert state.grad_sum.dtype == jnp.float32
     np.testing.assert_array_equal(state.inner.mu, 64.75)
+
+
+def test_sums_in_bfloat16_on_request():
+    """Right on average; rounded to the nearest they stand still at 256."""
+    every, size = 512, 64
+
+    def mean(rounding):
+        tx = oa.accumulate(oa.sgd(1.0), every=every)
+        tx = oa.with_state_dtype(tx, grad_sum=jnp.bfloat16, rounding=rounding)
+        state = tx.init(jnp.zeros(size))
+        assert state.inner.grad_sum.dtype == jnp.bfloat16
+        step = jax.jit(lambda state, _: tx.update(jnp.ones(size), state)[::-1])
+        state, updates = jax.lax.scan(step, state, None, every)
+        assert state.inner.grad_sum.dtype == jnp.bfloat16
+        assert not jnp.any(updates[:-1])
+        return -float(jnp.mean(updates[-1]))
+
+    assert mean("stochastic") == pytest.approx(1.0, abs=0.02)
+    assert mean("nearest") == pytest.approx(0.5, abs=0.01)
+
+
+def test_masks_and_groups_inside_and_outside():
+    """What a mask leaves out is neither summed nor held back."""
+    params = {"a": jnp.ones((2, 3)), "b": jnp.ones(3)}
+    mask = {"a": True, "b": False}
+    outside = optax.masked(oa.accumulate(oa.adam(0.1), every=2), mask)
+    inside = oa.accumulate(optax.masked(oa.adam(0.1), mask), every=2)
+    for tx, held in ((outside, False), (inside, True)):
+        state, update = tx.init(params), jax.jit(tx.update)
+        sums = optax.tree.get(state, "grad_sum")
+        assert isinstance(sums["b"], optax.MaskedNode) is not held
+        updates, state = update(params, state, params)
+        assert not jnp.any(updates["a"])
+        assert bool(jnp.any(updates["b"])) is not held
+        updates, state = update(params, state, params)
+        np.testing.assert_allclose(updates["a"], -0.1, rtol=1e-5)
+        np.testing.assert_allclose(updates["b"], 1.0)
+
+
+@pytest.mark.parametrize("make", [oa.sgd, oa.adam, oa.adadelta])
+def test_accumulation_keeps_one_array_of_updates_beside(make):
+    tx = oa.accumulate(make(0.1), every=4)
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = jax.ShapeDtypeStruct((512, 512), jnp.float32)
+    state = jax.eval_shape(tx.init, params)
+    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 1.01 * 4 * 512 * 512
 
 
 SCANNED = {

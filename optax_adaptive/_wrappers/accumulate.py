@@ -16,10 +16,10 @@ from optax_adaptive._core import cast, map_leaves, transformation, zero_count, z
 
 
 class AccumulateState(NamedTuple):
-    """The gradients since the last step, shaped like the parameters, and the state behind."""
+    """The gradients of the next step, shaped like the parameters, and the state behind."""
 
-    calls: jax.Array  # count of gradients in the sum, int32, shape ()
-    grad_sum: optax.Updates  # of them
+    calls: jax.Array  # count of gradients since the last step, int32, shape ()
+    grad_sum: optax.Updates  # of them; where there are none, those of the last step
     inner: optax.OptState  # of the wrapped transformation
 
 
@@ -30,9 +30,10 @@ def accumulate(
 
     With g the gradient at call t = 1, 2, ... and tx the wrapped transformation::
 
-        grad_sum = grad_sum + g
-        update   = 0                                             unless `every` divides t
-        update   = tx(grad_sum / every), and then grad_sum = 0   where it does
+        grad_sum = g                       at the first call, and behind each step
+                   grad_sum + g            at other calls
+        update   = tx(grad_sum / every)    where `every` divides t
+                   0                       elsewhere
 
     Between its steps the state of `tx` keeps every bit, and `tx` is not computed: under `jax.jit`
     it is a branch that is not taken. (`jax.vmap` over states takes both branches.) Schedules in it
@@ -40,7 +41,9 @@ def accumulate(
     `hessian_diagonal`, is that of the call at which it steps, and not a mean.
 
     The sum is of float32 at least, and `tx` is given the mean so; only updates are in the dtype of
-    the gradients. A gradient that is not finite makes the mean so, and is seen at the next step.
+    the gradients. `with_state_dtype(accumulate(tx, every=n), grad_sum=jnp.bfloat16)` stores it in
+    half the bytes. A gradient that is not finite makes the mean so, and is seen at the next step;
+    with `guard` outside it is left out, and another one takes its place.
 
     Args:
         tx: Any transformation.
@@ -61,9 +64,13 @@ def accumulate(
         return AccumulateState(zero_count(), zeros_like(params), tx.init(params))
 
     def update(grads, state, *, params=None, **extra):
-        calls = state.calls + 1
-        grad_sum = map_leaves(jnp.add, grads, state.grad_sum, inline=True)
+        begins, calls = state.calls == 0, state.calls + 1
         due = calls >= every
+
+        def add(g, grad_sum):
+            return jnp.where(begins, 0, grad_sum) + g
+
+        grad_sum = map_leaves(add, grads, state.grad_sum)
 
         def step(grad_sum, inner):
             mean = map_leaves(lambda x: x / calls, grad_sum, inline=True)
@@ -78,7 +85,6 @@ def accumulate(
             updates, inner = lax.cond(due, step, wait, grad_sum, state.inner)
         else:
             updates, inner = (step if due else wait)(grad_sum, state.inner)
-        grad_sum = map_leaves(lambda x: jnp.where(due, 0, x), grad_sum)
         return updates, AccumulateState(jnp.where(due, 0, calls), grad_sum, inner)
 
     return transformation(init, update)

@@ -92,8 +92,17 @@ def guard(
         _check.whole(max_skips=max_skips)
 
     def init(params):
-        none, nothing = zero_count(), jnp.zeros(())
-        return GuardState(none, none, none, none, none, nothing, nothing, tx.init(params))
+        # Each an array of its own: a state is donated.
+        return GuardState(
+            finite=zero_count(),
+            nonfinite=zero_count(),
+            skipped=zero_count(),
+            clipped=zero_count(),
+            in_a_row=zero_count(),
+            norm=jnp.zeros(()),
+            norm_mean=jnp.zeros(()),
+            inner=tx.init(params),
+        )
 
     def update(grads, state, *, params=None, value=None, **extra):
         if value is not None:
