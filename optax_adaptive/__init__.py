@@ -145,6 +145,8 @@ from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
 from optax_adaptive._optimizers import Optimizer as Optimizer
 from optax_adaptive._optimizers import optimizers as optimizers
+from optax_adaptive._report import report as report
+from optax_adaptive._report import scalars as scalars
 from optax_adaptive._wrappers.accumulate import AccumulateState as AccumulateState
 from optax_adaptive._wrappers.accumulate import accumulate as accumulate
 from optax_adaptive._wrappers.averaging import (
@@ -169,8 +171,6 @@ from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
 from optax_adaptive._wrappers.mechanize import mechanize as mechanize
 from optax_adaptive._wrappers.monitor import MonitorState as MonitorState
 from optax_adaptive._wrappers.monitor import monitor as monitor
-from optax_adaptive._wrappers.monitor import report as report
-from optax_adaptive._wrappers.monitor import scalars as scalars
 from optax_adaptive._wrappers.narrow_params import KahanState as KahanState
 from optax_adaptive._wrappers.narrow_params import MasterWeightsState as MasterWeightsState
 from optax_adaptive._wrappers.narrow_params import (

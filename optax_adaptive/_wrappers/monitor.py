@@ -13,7 +13,6 @@ from jax.sharding import PartitionSpec
 from optax_adaptive import _check
 from optax_adaptive._codes import is_codes, squared_error
 from optax_adaptive._core import (
-    find_states,
     is_narrow,
     map_leaves,
     nearest,
@@ -21,14 +20,11 @@ from optax_adaptive._core import (
     zero_count,
     zeros_of,
 )
-from optax_adaptive._free import FreeDescentState
 from optax_adaptive._numerics import increment
-from optax_adaptive._paths import field_and_owner, names
-from optax_adaptive._wrappers.guard import GuardState
-from optax_adaptive._wrappers.tunable import TunableState, hyperparams
+from optax_adaptive._paths import field_and_owner
 
 # What a row of numbers holds.
-_COLUMNS = (
+COLUMNS = (
     "grad_norm",
     "param_rms",
     "update_rms",
@@ -39,8 +35,6 @@ _COLUMNS = (
     "rounded_away",
     "state_error",
 )
-# Of the state of `guard`.
-_COUNTS = ("finite", "nonfinite", "skipped", "clipped", "in_a_row", "norm")
 _QUANTILES = (0.05, 0.5, 0.95)
 # Coordinates of a leaf that stand for all of them where each would cost.
 _SAMPLE = 512
@@ -52,7 +46,7 @@ class MonitorState(NamedTuple):
 
     calls: jax.Array  # count of updates, int32, shape ()
     measured: jax.Array  # the one that was measured last, from 1 on; 0 for none; int32, shape ()
-    rows: Any  # in the tree of the parameters, float32, one number for each of _COLUMNS
+    rows: Any  # in the tree of the parameters, float32, one number for each of COLUMNS
     total: jax.Array  # the same of all leaves together
     inner: optax.OptState  # of the wrapped transformation
 
@@ -91,8 +85,8 @@ def monitor(
     _check.whole(every=every)
 
     def init(params):
-        rows = zeros_of(lambda x: jnp.zeros(len(_COLUMNS)), params)
-        total = jnp.zeros(len(_COLUMNS))
+        rows = zeros_of(lambda x: jnp.zeros(len(COLUMNS)), params)
+        total = jnp.zeros(len(COLUMNS))
         return MonitorState(zero_count(), zero_count(), rows, total, tx.init(params))
 
     def update(grads, state, *, params, given_params=None, **extra):
@@ -116,106 +110,6 @@ def monitor(
         return updates, MonitorState(calls, measured, rows, total, inner)
 
     return transformation(init, update)
-
-
-def scalars(state: optax.OptState) -> dict[str, Any]:
-    """What the state of an optimizer has to tell, in numbers, for any logger.
-
-    Of `monitor`, its columns in total and for every leaf: "update_rms", "update_rms/dense/kernel".
-    Of `guard`, its counts: "guard/skipped", ... Of `tunable`, its numbers: "hyperparams/b1", ... Of
-    what finds its own rate, that: "effective_lr", and "distance" where it has one.
-
-    Args:
-        state: Of any optimizer with one or more of these in it: in chains, groups, wrappers.
-
-    Returns:
-        A flat dict of Python floats, or of arrays while they are traced.
-
-    Where there are several of a kind, as in groups, "0/", "1/", ... stand before the names.
-
-    Raises:
-        ValueError: If there is nothing of the kind.
-    """
-    found: dict[str, Any] = {}
-    for which, s in _numbered(state, MonitorState):
-        for leaf, row in _rows(s):
-            found |= {f"{which}{column}{leaf}": row[..., k] for k, column in enumerate(_COLUMNS)}
-    for which, s in _numbered(state, GuardState):
-        counts = {name: getattr(s, name) for name in _COUNTS}
-        found |= {f"{which}guard/{name}": _array(x) for name, x in counts.items()}
-    if find_states(state, TunableState):
-        found |= {f"hyperparams/{name}": x for name, x in hyperparams(state).items()}
-    for which, s in _numbered(state, FreeDescentState):
-        told = {name: getattr(s.direction, name, None) for name in ("effective_lr", "distance")}
-        one = {name: x for name, x in told.items() if len(jax.tree.leaves(x)) == 1}
-        found |= {f"{which}{name}": _array(x) for name, x in one.items()}
-    if not found:
-        raise ValueError(
-            f"{_check.caller()}: state must be that of an optimizer with monitor, guard or tunable "
-            f"in it, or of one that finds its own rate, got {type(state).__name__}."
-        )
-    if any(isinstance(x, jax.core.Tracer) for x in found.values()):
-        return found
-    return {name: x.item() if x.ndim == 0 else x for name, x in jax.device_get(found).items()}
-
-
-def report(state: optax.OptState) -> None:
-    """Prints what `monitor` measured last, a row for every leaf, and what `scalars` tells else.
-
-    It needs the package rich.
-
-    Args:
-        state: As for `scalars`.
-
-    Raises:
-        ValueError: As `scalars`.
-        ModuleNotFoundError: If rich is not installed.
-    """
-    numbers = scalars(state)
-    try:
-        from rich.box import SIMPLE  # noqa: PLC0415  nothing else needs it
-        from rich.console import Console  # noqa: PLC0415
-        from rich.table import Table  # noqa: PLC0415
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("report needs the package rich: pip install rich") from None
-
-    console = Console()
-    for which, s in _numbered(state, MonitorState):
-        measured = int(_array(s.measured))
-        title = f"update {measured} of {int(_array(s.calls))}" if measured else "no update yet"
-        table = Table("leaf", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-        for column in _COLUMNS:
-            table.add_column(column.replace("_", "\n"), justify="right")
-        for leaf, _ in _rows(s):
-            cells = (f"{numbers.pop(f'{which}{column}{leaf}'):.2g}" for column in _COLUMNS)
-            table.add_row(leaf[1:] or ("(the root)" if leaf else "all"), *cells)
-        # Wider than the screen it is still whole.
-        needed = console.measure(table, options=console.options.update(max_width=10_000)).maximum
-        Console(width=max(console.width, needed)).print(table)
-    if numbers:
-        table = Table("what", "value")
-        for name, value in numbers.items():
-            table.add_row(name, f"{value:.6g}")
-        console.print(table)
-
-
-def _numbered(state: Any, kind: type) -> list[tuple[str, Any]]:
-    """The states of this kind, each with what to put before its names."""
-    found = find_states(state, kind)
-    return [(f"{i}/" if len(found) > 1 else "", s) for i, s in enumerate(found)]
-
-
-def _rows(state: MonitorState) -> list[tuple[str, jax.Array]]:
-    """The rows with what to put behind a column: that of all leaves first, then each."""
-    leaves = (f"/{name}" for name in names(state.rows))
-    rows = zip(leaves, jax.tree.leaves(state.rows), strict=True)
-    return [("", _array(state.total)), *rows]
-
-
-def _array(node: Any) -> jax.Array:
-    """An array, or the one that a Variable of Flax NNX holds."""
-    (x,) = jax.tree.leaves(node)
-    return x
 
 
 def _measured(
