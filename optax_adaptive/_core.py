@@ -79,7 +79,21 @@ def transformation(
             jax.tree.map(lambda new, old: cast(new, old.dtype), new_state, state),
         )
 
+    update_fn.__qualname__ = f"{name}.update"  # for reports
     return optax.GradientTransformationExtraArgs(init, update_fn)
+
+
+class Reporting(optax.GradientTransformationExtraArgs):
+    """A transformation with `report(params)`: what it makes of every leaf, a table for people."""
+
+    report: Callable[[optax.Params], Any]
+
+
+def reporting(tx: optax.GradientTransformation, report: Callable[[optax.Params], Any]) -> Reporting:
+    """`tx` with such a report."""
+    made = Reporting(*tx)
+    made.report = report
+    return made
 
 
 def keywords(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
