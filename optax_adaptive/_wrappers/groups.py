@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import optax
 
 from optax_adaptive import _check
 from optax_adaptive._core import Reporting, is_variable, reporting, transformation, zeros_like
-from optax_adaptive._paths import Report, matches, matching, named_shapes, shown, table
+from optax_adaptive._paths import Report, matching, named_shapes, shown, table
 
 
 class GroupsState(NamedTuple):
@@ -91,10 +91,10 @@ def by_path(groups: Mapping[Any, Any], default: Any = None) -> Reporting:
     if default is not None:
         kinds.append(Group("default", *_given(who, "default", default, default)))
 
-    def assign(tree: Any, known: Iterable[str] = ()) -> list[int]:
+    def assign(tree: Any) -> list[int]:
         """The group of every leaf, by number."""
         leaves = named_shapes(tree)
-        found = {path: [p for p in patterns if matches(p, path)] for path, _ in leaves}
+        found = matching(who, "groups", patterns, [path for path, _ in leaves])
         twice = [(shown(p), ", ".join(map(repr, its))) for p, its in found.items() if len(its) > 1]
         if twice:
             raise ValueError(f"{who}: more than one pattern matches\n{table(twice)}")
@@ -106,13 +106,8 @@ def by_path(groups: Mapping[Any, Any], default: Any = None) -> Reporting:
             )
         return [patterns[found[path][0]] if found[path] else len(patterns) for path, _ in leaves]
 
-    def checked(tree: Any) -> list[int]:
-        # In `update` a pattern may be of leaves without a gradient only, which are not there.
-        matching(who, "groups", patterns, [path for path, _ in named_shapes(tree)])
-        return assign(tree)
-
     def init(params):
-        member, structure = checked(params), jax.tree.structure(params, is_leaf=_is_node)
+        member, structure = assign(params), jax.tree.structure(params, is_leaf=_is_node)
         return GroupsState(
             tuple(
                 group.tx.init(_cut(structure, member, i, params)) for i, group in enumerate(kinds)
@@ -134,7 +129,7 @@ def by_path(groups: Mapping[Any, Any], default: Any = None) -> Reporting:
 
     def report(params: optax.Params) -> Report:
         """Who is in which group: path -> pattern, or "default"; `str` is a table."""
-        member, leaves = checked(params), named_shapes(params)
+        member, leaves = assign(params), named_shapes(params)
         own = [kinds[i] for i in member]
         cells = [
             (shown(path), str(shape), _shown(group.pattern), group.words)

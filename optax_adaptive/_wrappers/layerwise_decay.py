@@ -159,68 +159,84 @@ def _said(who: str, path: str, layers: Any) -> Place | None:
     return Place(layer, "layers(path)")
 
 
-class _Named(NamedTuple):
-    """What the names on a path say."""
+class Block(NamedTuple):
+    """A numbered block."""
 
-    stack: str | None  # the path to the numbered blocks that it goes through
+    stack: tuple[str, ...]  # the keys to all blocks of its kind
     number: int
-    end: str | None  # "embedding" or "head"
-    norm: str | None  # the path of the norm it is in
-    why: str
 
 
 def _told(paths: list[str]) -> tuple[list[Place], int]:
     """What names say of leaves, and the last layer."""
-    named = [_named(path) for path in paths]
-    stacks = {x.stack for x in named if x.stack is not None}
-    # One in a head is not the trunk; where there is another one.
-    trunks = {x.stack for x in named if x.stack is not None and x.end is None} or stacks
-    trunk = next(iter(trunks)) if len(trunks) == 1 else None
-    numbers = sorted({x.number for x in named if trunk is not None and x.stack == trunk})
+    split = [tuple(re.split(r"[/.]", path)) for path in paths]
+    blocks = list(map(_block, split))
+    stacks = {block.stack for block in blocks if block}
+    # One in a head is not the trunk, where there is another one.
+    trunks = {s for s in stacks if "last" not in map(_end, s[:-1])} or stacks
+    trunk: tuple[str, ...] = next(iter(trunks)) if len(trunks) == 1 else ()
+    numbers = sorted({block.number for block in blocks if block and block.stack == trunk})
     last = len(numbers) + 1 if paths else 0
-    norms = {x.norm for x in named if x.norm is not None and not x.end and x.stack is None}
+    outside = {
+        keys: _named(keys, trunk)
+        for keys, block in zip(split, blocks, strict=True)
+        if block is None or block.stack != trunk
+    }
+    norms = {norm for _, _, norm in outside.values() if norm}
 
-    def place(x: _Named) -> Place:
-        if trunk is not None and x.stack == trunk:
-            return Place(1 + numbers.index(x.number), f"block {x.number} of {trunk}")
-        if x.end is not None:
-            return Place(0 if x.end == "embedding" else last, x.why)
-        if x.stack is not None:
+    def place(keys: tuple[str, ...], block: Block | None) -> Place:
+        if block and keys not in outside:
+            why = f"block {block.number} of {'/'.join(trunk)}"
+            return Place(1 + numbers.index(block.number), why)
+        end, why, norm = outside[keys]
+        if block and (end != "last" or not trunk):
             return Place(None, f"in one of {len(trunks)} stacks of blocks")
-        return Place(None, x.why) if x.norm is None else _of_norm(x.norm, len(norms), last)
+        if norm and len(norms) == 1:
+            return Place(last, "the norm outside")
+        ends = {"first": 0, "last": last}
+        return Place(ends.get(end or ""), "one of several norms" if norm else why)
 
-    return list(map(place, named)), last
-
-
-def _of_norm(path: str, norms: int, last: int) -> Place:
-    """The place of a norm outside of the blocks, one of so many."""
-    words = set(words_of(path.rpartition("/")[2]))
-    if "pre" in words:
-        return Place(0, "a norm called pre")
-    if norms == 1 or words & {"f", "final", "post", "last"}:
-        return Place(last, "the norm behind the blocks")
-    return Place(None, f"one of {norms} norms outside")
+    return list(map(place, split, blocks)), last
 
 
-def _named(path: str) -> _Named:
-    keys = re.split(r"[/.]", path)
-    end, norm, why = None, None, "no name says"
+def _block(keys: tuple[str, ...]) -> Block | None:
+    """The outermost numbered block on a path."""
+    for i, (key, follows) in enumerate(zip(keys, (*keys[1:], ""), strict=True)):
+        stem = key.rstrip("0123456789")
+        digits = key[len(stem) :] or follows
+        if names_block(words_of(key)) and digits.isdecimal():
+            return Block((*keys[:i], stem.rstrip("_-")), int(digits))
+    return None
+
+
+def _named(
+    keys: tuple[str, ...], trunk: tuple[str, ...]
+) -> tuple[str | None, str, tuple[str, ...] | None]:
+    """Which end of the model names say, why, and the norm that leaves it open.
+
+    What contains the blocks says nothing: a whole model may be called SentenceEmbedder.
+    """
+    why = "no name says"
     for i, key in enumerate(keys):
-        words, number = words_of(key), re.search(r"\d*$", key)
-        if names_block(words) and number is not None:
-            digits = number[0] or next((k for k in keys[i + 1 : i + 2] if k.isdigit()), "")
-            if digits:
-                stem = key[: number.start()].rstrip("_-")
-                return _Named("/".join([*keys[:i], stem]), int(digits), end, norm, why)
-            why = f"no number at {key}" if end is None else why
-        says = evidence(words)
-        first = "embedding" in says and not {"rel", "relative"} & set(words)
-        first = first or {"stem", "patch"} & set(words) or (words == ["cls"] and key == keys[-1])
-        after = "head" in says or "pooler" in words
-        if end is None and first and after:
-            return _Named(None, 0, None, None, f"{key} names both ends")
-        if end is None and (first or after):
-            end, why = ("embedding" if first else "head"), f"named {key}"
-        if norm is None and "norm" in says:
-            norm = "/".join(keys[: i + 1])
-    return _Named(None, 0, end, norm, why)
+        if keys[: i + 1] == trunk[: i + 1]:
+            continue
+        end = _end(key, i == len(keys) - 1)
+        if end:
+            known = end in ("first", "last")
+            return (end, f"named {key}", None) if known else (None, f"{key} names {end}", None)
+        if "norm" in evidence(words_of(key)):
+            return None, why, keys[: i + 1]
+        if names_block(words_of(key)):
+            why = f"no number at {key}"
+    return None, why, None
+
+
+def _end(key: str, is_leaf: bool = False) -> str | None:
+    """The end of a model, "first" or "last", that a key names; "both ends" is none."""
+    words = words_of(key)
+    says, named = evidence(words), set(words)
+    first = "embedding" in says and not named & {"rel", "relative"}
+    first = first or named & {"stem", "patch"} or (is_leaf and words == ["cls"])
+    last = "head" in says or "pooler" in named
+    if "norm" in says:
+        first, last = first or "pre" in named, last or named & {"f", "final", "post", "last"}
+    return "both ends" if first and last else "first" if first else "last" if last else None

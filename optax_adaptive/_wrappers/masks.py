@@ -27,9 +27,11 @@ def decay_mask(params: optax.Params) -> Any:
     """
 
     def decays(path: str, x: Any) -> bool:
-        if part(path, jnp.shape(x))[0] in ("bias", "vector", "norm"):
+        # Whose it is, and not where: a block may be called prenorm.
+        keys = path.split("/")[-2:]
+        if part("/".join(keys), jnp.shape(x))[0] in ("bias", "vector", "norm"):
             return False
-        return not any("norm" in evidence(words_of(key)) for key in path.split("/")[-2:])
+        return not any("norm" in evidence(words_of(key)) for key in keys)
 
     leaves, structure = jax.tree.flatten(params)
     return structure.unflatten(list(map(decays, names(params), leaves)))
