@@ -16,7 +16,7 @@ import pytest
 from cases import KINDS
 from flax import nnx
 from flax.training.train_state import TrainState
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import optax_adaptive as oa
@@ -175,13 +175,12 @@ class Tower(nn.Module):
 
 class NnxTower(nnx.Module):
     def __init__(self):
-        self.layers = nnx.List([nnx.Linear(6, 6, rngs=nnx.Rngs(k)) for k in range(2)])
+        layers = [nnx.Linear(6, 6, rngs=nnx.Rngs(k)) for k in range(2)]
+        self.tower = nnx.Sequential(*layers)
         self.head = nnx.Linear(6, 2, rngs=nnx.Rngs(2))
 
     def __call__(self, x):
-        for layer in self.layers:
-            x = nnx.relu(layer(x))
-        return self.head(x)
+        return self.head(nnx.relu(self.tower(x)))
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=[])
@@ -223,8 +222,8 @@ TREES = {  # a tree, patterns, and the paths that each of them finds
     "nnx": (
         nnx.state(NnxTower(), nnx.Param),
         {
-            "layers/*/kernel": "layers/0/kernel layers/1/kernel",
-            re.compile("layers/1/.*s"): "layers/1/bias",
+            "tower/*/kernel": "tower/layers/0/kernel tower/layers/1/kernel",
+            re.compile("tower/layers/1/.*s"): "tower/layers/1/bias",
         },
     ),
     "equinox": (
@@ -523,6 +522,18 @@ def test_around_other_wrappers(name):
         assert name in ("schedule-free", "averaging", "kahan", "master weights")
 
 
+def test_masks_and_partitions_of_optax_in_a_group():
+    """These cut the parameters, but not those that a wrapper around them was given."""
+    mask = oa.path_mask("*/kernel")
+    parts = {"x": oa.schedule_free_adamw(0.1, weight_decay=0.5, mask=mask), "y": oa.sgd(0.1)}
+    parts = optax.partition(parts, {"encoder": "x", "head": "y"})
+    params = optax.tree.cast(PARAMS, jnp.bfloat16)
+    grads = gradients(params)
+    expected, _ = run(parts, params, grads)
+    for around in (lambda tx: oa.by_path({"*": tx}), lambda tx: oa.accumulate(tx, every=1)):
+        chex.assert_trees_all_equal(run(around(parts), params, grads)[0], expected)
+
+
 def test_one_group_may_round_its_parameters():
     """Bit for bit where it would land alone; the updates of all narrow parameters are wide then."""
     params = {"a": jnp.ones(6, "bfloat16"), "b": jnp.ones(6, "bfloat16"), "c": jnp.ones(2)}
@@ -621,22 +632,23 @@ def test_arguments_of_a_group_can_be_swept():
     np.testing.assert_allclose(swept["encoder"]["bias"], -0.1, rtol=1e-6)
 
 
-def test_sharding_is_that_of_the_parameters():
+@pytest.mark.parametrize("axes", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("frozen", ["a", "b"])
+def test_sharding_is_that_of_the_parameters(frozen, axes):
     """Of moments, of updates, and of those that are 0; and no leaf is gathered."""
-    mesh = jax.make_mesh((8,), ("x",))
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axes,))
     sharding = NamedSharding(mesh, P("x", None))
     params = jax.device_put({"a": jnp.ones((16, 4)), "b": jnp.ones((8, 2))}, sharding)
-    tx = oa.by_path({"a": "frozen"}, default=oa.adam(0.1))
-    for tx in (tx, oa.by_path({"b": "frozen"}, default=oa.adam(0.1))):  # noqa: B020
-        update = jax.jit(tx.update)
-        for init in (tx.init, jax.jit(tx.init)):
-            state = init(params)
-            updates, state = update(params, state, params)
-            for leaf in jax.tree.leaves((updates, state)):
-                assert leaf.ndim < 2 or leaf.sharding.is_equivalent_to(sharding, 2)
-        program = update.lower(params, state, params).compile().as_text()
-        assert "all-gather" not in program
-        assert "all-reduce" not in program
+    tx = oa.by_path({frozen: "frozen"}, default=oa.adam(0.1))
+    update = jax.jit(tx.update)
+    for init in (tx.init, jax.jit(tx.init)):
+        state = init(params)
+        updates, state = update(params, state, params)
+        for leaf in jax.tree.leaves((updates, state)):
+            assert leaf.ndim < 2 or leaf.sharding.is_equivalent_to(sharding, 2)
+    program = update.lower(params, state, params).compile().as_text()
+    assert "all-gather" not in program
+    assert "all-reduce" not in program
 
 
 def test_an_orbax_checkpoint_goes_on(tmp_path):
@@ -653,7 +665,7 @@ def test_an_orbax_checkpoint_goes_on(tmp_path):
 
 
 NNX_GROUPS = {
-    "frozen": {"layers/*": "frozen"},
+    "frozen": {"tower/*": "frozen"},
     "schedule-free": {"head/*": oa.schedule_free_adamw(0.05)},
     "kahan": {"*/kernel": oa.kahan(oa.adamw(0.05))},
     "codes": {"*/kernel": oa.with_quantized_state(oa.adam(0.05), min_size=1, block_size=16)},
@@ -689,7 +701,7 @@ def test_in_nnx(name):
     found = nnx.as_pure(nnx.state(model, nnx.Param))
     tolerance = 1e-2 if name == "codes" else 1e-5
     chex.assert_trees_all_close(found, params, atol=tolerance)
-    rests = np.array_equal(found["layers"][0]["kernel"], start["layers"][0]["kernel"])
+    rests = np.array_equal(*(p["tower"]["layers"][0]["kernel"] for p in (found, start)))
     assert rests is (name == "frozen")
     assert np.all(found["head"]["kernel"] != start["head"]["kernel"])
 
@@ -755,12 +767,14 @@ MASKED = {
     "words": {
         "layers": {"q_norm": {"weight": jnp.ones((5, 3))}, "ln_1": {"weight": jnp.ones((5, 3))}},
         "prenorm": {"mlp": {"kernel": jnp.ones((3, 3))}},
+        "qkv_norm": {"weight": jnp.ones((5, 3))},
         "gamma": jnp.ones((5, 3)),
         "complex": jnp.ones(3, complex),
         "unbiased": {"kernel": jnp.ones((3, 3))},
     },
 }
 SPARED = {"bias", "scale", "gamma", "complex"}
+NORMS = {"norm", "q_norm", "qkv_norm", "ln_1"}
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -774,7 +788,7 @@ def test_decay_spares_biases_and_norms(name):
             oa.by_path({}, "frozen").report(params), jax.tree.leaves_with_path(mask), strict=True
         ):
             *modules, last = path.split("/")
-            spared = last in SPARED or (modules[-1:] or [""])[0] in ("norm", "q_norm", "ln_1")
+            spared = last in SPARED or (modules[-1:] or [""])[0] in NORMS
             assert decay is (not spared), path
             decays += decay
         assert 0 < decays < len(jax.tree.leaves(mask))
