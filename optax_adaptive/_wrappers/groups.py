@@ -57,6 +57,9 @@ def by_path(groups: Mapping[Any, Any], default: Any = None) -> Reporting:
     The update of what is "frozen" is 0, also where its gradient is not finite, and it has no state.
     Under `jax.jit` its gradient is not even computed, where nothing else needs it.
 
+    `report(params)` is a mapping from paths to patterns, "default" where none matches, whose `str`
+    is a table of leaves and groups. Shapes instead of parameters (`jax.eval_shape`) will do.
+
     Args:
         groups: A dict from patterns to what their leaves are given: a transformation; a dict of
             arguments that replace or join those of the default; or "frozen".
@@ -65,9 +68,7 @@ def by_path(groups: Mapping[Any, Any], default: Any = None) -> Reporting:
             left.
 
     Returns:
-        A transformation with `report(params)`: a mapping from paths to patterns, "default" where
-        none matches, whose `str` is a table of leaves and groups. Shapes instead of parameters
-        (`jax.eval_shape`) will do.
+        A transformation with `report(params)`. Its state is a `GroupsState`.
 
     Raises:
         ValueError: If a group is none of these, or an argument is not the constructor's; in `init`

@@ -46,10 +46,12 @@ def layerwise_decay(tx: optax.GradientTransformation, decay: Any, layers: Any = 
         n + 1      what comes after: head, logits, classifier, output, pooler, the one norm outside
 
     A leaf whose layer is not clear is an error that lists all of them, and so is a model with two
-    stacks of blocks; `layers` tells then. `report(params)` shows what is decided, and why.
+    stacks of blocks; `layers` tells then. `report(params)` is a mapping from paths to layers, None
+    where it is not clear, whose `str` is a table with the multipliers, and why.
 
     Args:
-        tx: Any optimizer. `kahan` and its like, which say where a parameter lands, go around all.
+        tx: Any optimizer. What counts on its updates as they are goes around all, not within:
+            `kahan` and its like, averages, `schedule_free`.
         decay: What a layer has of the rate of the next, in (0, 1]. 0.65 to 0.95 are usual.
         layers: None; a dict from patterns of paths, as in `by_path`, to layers; or a function of a
             path that returns one. A layer is a whole number >= 0. Where no pattern matches, or the
@@ -57,17 +59,16 @@ def layerwise_decay(tx: optax.GradientTransformation, decay: Any, layers: Any = 
             where names tell one.
 
     Returns:
-        A transformation with `report(params)`: a mapping from paths to layers, None where it is not
-        clear, whose `str` is a table with the multipliers. The state is that of `tx`.
+        A transformation with `report(params)`. The state is that of `tx`.
 
     Raises:
         ValueError: If an argument is outside its domain; in `init`, if a layer is not clear, two
             patterns contradict each other, or one matches no leaf.
 
-    Departures: as the code of BEiT. timm's `param_groups_layer_decay` puts the final norm into the
-    last block, numbers blocks of blocks one by one, and takes weight decay from vectors by itself:
-    that is `mask=decay_mask` here. In the code of ELECTRA the head is two layers above the last
-    block: `layers={"head/*": n + 2}`.
+    Departures: as the code of BEiT. timm's `param_groups_layer_decay` has the same multipliers, but
+    it puts the final norm into the last block, what it does not know into the last layer, and
+    numbers blocks of blocks one by one; that vectors do not decay there is `mask=decay_mask` here.
+    In the code of ELECTRA the head is two layers above the last block: `{"head/*": n + 2}`.
     """
     tx = _check.wrapped(tx)
     _check.positive_share(decay=decay)
