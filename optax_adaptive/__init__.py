@@ -162,11 +162,16 @@ from optax_adaptive._wrappers.grokfast import GrokfastMaState as GrokfastMaState
 from optax_adaptive._wrappers.grokfast import GrokfastState as GrokfastState
 from optax_adaptive._wrappers.grokfast import grokfast as grokfast
 from optax_adaptive._wrappers.grokfast import grokfast_ma as grokfast_ma
+from optax_adaptive._wrappers.groups import GroupsState as GroupsState
+from optax_adaptive._wrappers.groups import by_path as by_path
 from optax_adaptive._wrappers.guard import GuardState as GuardState
 from optax_adaptive._wrappers.guard import check_guard as check_guard
 from optax_adaptive._wrappers.guard import guard as guard
+from optax_adaptive._wrappers.layerwise_decay import layerwise_decay as layerwise_decay
 from optax_adaptive._wrappers.mars import MarsState as MarsState
 from optax_adaptive._wrappers.mars import mars as mars
+from optax_adaptive._wrappers.masks import decay_mask as decay_mask
+from optax_adaptive._wrappers.masks import path_mask as path_mask
 from optax_adaptive._wrappers.mechanize import MechanizeState as MechanizeState
 from optax_adaptive._wrappers.mechanize import mechanize as mechanize
 from optax_adaptive._wrappers.monitor import MonitorState as MonitorState

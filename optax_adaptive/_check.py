@@ -7,6 +7,7 @@ value, what is allowed. Values that are traced (under `jax.jit`, `jax.vmap` or
 
 import itertools
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType
@@ -85,6 +86,7 @@ def _or_schedule(check: Callable[..., None]) -> Callable[..., None]:
 
 decay_rate = _domain("a number in [0, 1)", lambda x: 0 <= x < 1)
 share = _domain("a number in [0, 1]", lambda x: 0 <= x <= 1)
+positive_share = _domain("a number in (0, 1]", lambda x: 0 < x <= 1)
 open_unit = _domain("a number in (0, 1)", lambda x: 0 < x < 1)
 up_to_half = _domain("a number in [0, 1/2]", lambda x: 0 <= x <= 0.5)
 non_negative = _domain("a finite number >= 0", lambda x: 0 <= x < math.inf)
@@ -164,6 +166,17 @@ def wrapped(tx: Any) -> optax.GradientTransformationExtraArgs:
             f"{caller()}: tx must be an optax.GradientTransformation, as adam(1e-3) is, got {tx!r}."
         )
     return optax.with_extra_args_support(tx)
+
+
+def patterns(what: str, given: Any) -> None:
+    """Patterns of paths."""
+    for pattern in given:
+        regex = isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str)
+        if not (isinstance(pattern, str) or regex):
+            raise ValueError(
+                f'{caller()}: {what} must be strings, as "*/bias", or compiled regular '
+                f"expressions, got {pattern!r}."
+            )
 
 
 def axes(**hyperparameters: Any) -> None:

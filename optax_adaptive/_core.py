@@ -60,7 +60,8 @@ def transformation(
             if not jax.tree.leaves(updates):
                 return updates, state
             grads = jax.tree.map(widen, updates)
-            extra.setdefault("given_params", extra["params"])  # an outer one was given them
+            given = extra.get("given_params", extra["params"])  # an outer one was given them
+            extra["given_params"] = _with_gradient(updates, given)  # optax.masked cuts params only
             owners = updates if extra["params"] is None else extra["params"]
             extra |= {k: jax.tree.map(widen, extra[k]) for k in trees}
             extra = {k: v for k, v in extra.items() if takes_all or k in takes}
@@ -79,7 +80,21 @@ def transformation(
             jax.tree.map(lambda new, old: cast(new, old.dtype), new_state, state),
         )
 
+    update_fn.__qualname__ = f"{name}.update"  # for reports
     return optax.GradientTransformationExtraArgs(init, update_fn)
+
+
+class Reporting(optax.GradientTransformationExtraArgs):
+    """A transformation with `report(params)`: what it makes of every leaf, a table for people."""
+
+    report: Callable[[optax.Params], Any]
+
+
+def reporting(tx: optax.GradientTransformation, report: Callable[[optax.Params], Any]) -> Reporting:
+    """`tx` with such a report."""
+    made = Reporting(*tx)
+    made.report = report
+    return made
 
 
 def keywords(function: Callable[..., Any]) -> tuple[list[str], list[str], bool]:
@@ -357,13 +372,13 @@ def replace_params(leaf: Callable[..., jax.Array], params: Any, tree: Any, *rest
 
 
 def _with_gradient(updates: Any, params: Any) -> Any:
-    """The parameters without those whose gradient is None, as Equinox's filters make it."""
+    """The parameters without those whose gradient a mask or a filter, as Equinox's, left out."""
 
     def leaf(g: Any, p: Any) -> Any:
-        return None if g is None else p
+        return g if is_absent(g) else p
 
     try:
-        return jax.tree.map(leaf, updates, params, is_leaf=lambda x: x is None)
+        return jax.tree.map(leaf, updates, params, is_leaf=is_absent)
     except ValueError:  # another structure: the check says where
         return params
 

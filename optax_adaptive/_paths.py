@@ -1,4 +1,4 @@
-"""Leaves by their names: paths, patterns of paths, tables, and which parameter an array is of.
+"""Leaves by their names: paths, patterns of paths, reports, and which parameter an array is of.
 
 A path is the keys from the root down, joined by slashes: "params/Dense_0/kernel", "" for a tree
 that is one leaf. A pattern is shell-style ("*" matches slashes, too), or a compiled regular
@@ -7,7 +7,7 @@ expression of the whole path.
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -61,9 +61,14 @@ def matching(
     found = {path: [p for p in patterns if matches(p, path)] for path in paths}
     lost = [p for p in patterns if not any(p in some for some in found.values())]
     if lost and found:
-        there = "\n".join(f"  {path or '(the root)'}" for path in found)
+        there = "\n".join(f"  {shown(path)}" for path in found)
         raise ValueError(f"{who}: no leaf matches {what}[{lost[0]!r}]; there are\n{there}")
     return found
+
+
+def shown(path: str) -> str:
+    """A path, for people."""
+    return path or "(the root)"
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:
@@ -72,6 +77,27 @@ def table(rows: Iterable[Iterable[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(f"  {line.rstrip()}" for line in lines)
+
+
+class Report(Mapping[str, Any]):
+    """What is decided about every leaf, by its path; `str` is a table."""
+
+    def __init__(self, decided: Mapping[str, Any], rows: Iterable[Iterable[str]], foot: str = ""):
+        self._decided, self._text = dict(decided), table(rows) + foot
+
+    def __getitem__(self, path: str) -> Any:
+        return self._decided[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._decided)
+
+    def __len__(self) -> int:
+        return len(self._decided)
+
+    def __str__(self) -> str:
+        return self._text
+
+    __repr__ = __str__
 
 
 def field_and_owner(path: Any, params: Container[Any]) -> tuple[str, Any]:

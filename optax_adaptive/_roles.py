@@ -5,13 +5,13 @@ the names, and what the user says comes first.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
 from optax_adaptive import _check
-from optax_adaptive._paths import Shape, matches, matching, named_shapes, table
+from optax_adaptive._paths import Report, Shape, matches, matching, named_shapes, shown, table
 
 
 class Form(NamedTuple):
@@ -38,29 +38,13 @@ class Row(NamedTuple):
     why: str
 
 
-class Roles(Mapping[str, str | None]):
+class Roles(Report):
     """The role of every leaf by its path, None where it must be given; `str` is a table."""
 
     def __init__(self, rows: list[Row]):
-        self._rows = {row.path: row for row in rows}
-
-    def __getitem__(self, path: str) -> str | None:
-        return self._rows[path].role
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __str__(self) -> str:
-        rows = [
-            (row.path or "(the root)", str(row.shape), row.role or "?", row.why)
-            for row in self._rows.values()
-        ]
-        return table([("path", "shape", "role", "why"), *rows])
-
-    __repr__ = __str__
+        cells = [(shown(row.path), str(row.shape), row.role or "?", row.why) for row in rows]
+        head = ("path", "shape", "role", "why")
+        super().__init__({row.path: row.role for row in rows}, [head, *cells])
 
 
 def assigner(roles: Any, rule: Rule) -> Callable[[Any], Any]:
@@ -83,7 +67,7 @@ def assigner(roles: Any, rule: Rule) -> Callable[[Any], Any]:
         unclear = [row for row in rows if row.role is None]
         if unclear:
             many = "these leaves play" if len(unclear) > 1 else "this leaf plays"
-            lines = [(row.path or "(the root)", str(row.shape), row.why) for row in unclear]
+            lines = [(shown(row.path), str(row.shape), row.why) for row in unclear]
             given = ", ".join(f'"{row.path}": ...' for row in unclear)
             raise ValueError(
                 f"{name}: which role {many} is not clear:\n{table(lines)}\n"
@@ -118,8 +102,7 @@ def part(path: str, shape: Shape) -> tuple[str | None, str]:
     keys, values, outputs); mlp (in a block of a deep model); linear (anywhere: it may be a head).
     """
     keys = path.split("/")
-    words = [re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", key) for key in keys]
-    words = [[word.lower() for word in some] for some in words]
+    words = [words_of(key) for key in keys]
     if "bias" in words[-1]:
         return "bias", "named bias"
     if len(shape) < 2:
@@ -130,7 +113,7 @@ def part(path: str, shape: Shape) -> tuple[str | None, str]:
     found = set()
     in_block = in_attention = False
     for key, some in zip(keys, words, strict=True):
-        found |= _evidence(some, in_block, in_attention)
+        found |= evidence(some, in_block, in_attention)
         in_attention |= any(word.endswith(_ATTENTION) for word in some[-1:])
         in_block |= key.isdigit() or any(word.endswith(_BLOCK) for word in some)
     if len(found) > 1:
@@ -139,7 +122,17 @@ def part(path: str, shape: Shape) -> tuple[str | None, str]:
     return found.pop() if len(found) == 1 else None, why
 
 
-def _evidence(words: list[str], in_block: bool, in_attention: bool) -> set[str]:
+def words_of(key: str) -> list[str]:
+    """The words of one key of a path, in small letters."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", key)]
+
+
+def names_block(words: list[str]) -> bool:
+    """Whether a key of these words is that of a block of a deep model, or of all of them."""
+    return words == ["h"] or (bool(words) and words[-1].endswith(_BLOCK))
+
+
+def evidence(words: list[str], in_block: bool = False, in_attention: bool = False) -> set[str]:
     """What one key of a path, inside of those before it, says of its leaves."""
     named = set(words)
     projection = _projection(named, in_attention)
