@@ -223,6 +223,31 @@ CERTIFICATES = {
         "a sum in float32 at least, its mean given on so; optax: a running mean, rounded as gradients",
         "test_the_mean_makes_one_step",
     ),
+    "guard": Certificate(
+        "skips and clips by a multiple of a running mean of norms; ZClip by standard deviations",
+        "test_a_step_that_is_skipped_leaves_no_trace",
+        "no package has its rule; compared with NumPy, and with the optimizer on the good gradients",
+    ),
+    "monitor": Certificate(
+        "quantiles of |u| / |g| from up to 512 coordinates of a leaf, all else from every coordinate",
+        "test_the_columns",
+        "no package has it; every column compared with NumPy",
+    ),
+    "tunable": Certificate(
+        "what is set stays until it is unset, all else is the program's; optax: the state's for ever",
+        "test_every_number_of_every_optimizer",
+        "optax.inject_hyperparams has other rules; compared with the plain constructors",
+    ),
+    "by_path": Certificate(
+        "a leaf of two groups, or of none, is refused; optax.partition takes labels",
+        "test_groups_are_optimizers_by_themselves",
+        "optax.partition, and the optimizers on the groups alone: bit for bit",
+    ),
+    "layerwise_decay": Certificate(
+        "BEiT: embeddings 0, blocks 1 to n, the rest n + 1; timm: the last norm in block n; ELECTRA: the head at n + 2",
+        "test_layers_are_groups_with_rates_of_their_own",
+        "a power of one number: compared with by_path and optax.partition",
+    ),
     "with_state_dtype": Certificate(
         "rounded up or down at random, right on average; to the nearest as optax's mu_dtype on request",
         "test_a_mean_of_squares_sinks_again",

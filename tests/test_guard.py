@@ -239,6 +239,21 @@ def test_what_is_kept_beside(make, words, options):
         assert memory.temp_size_in_bytes < (arrays + 0.01) * 4 * 512 * 512
 
 
+def test_numbers_can_be_traced():
+    """Swept by vmap: each has what its own limit lets through."""
+
+    def passed(limit, decay):
+        tx = oa.guard(oa.sgd(1.0), clip_above=limit, skip_above=10 * limit, decay=decay, warmup=2)
+        state = tx.init(jnp.zeros(()))
+        for g in (1.0, 2.0, 1.0, 30.0):
+            updates, state = tx.update(jnp.asarray(g), state)
+        return -updates
+
+    swept = jax.vmap(passed)(jnp.array([2.0, 3.0, 50.0]), jnp.array([0.0, 0.5, 0.5]))
+    mean = (1 + 2 * 2 + 4 * 1) / 7
+    np.testing.assert_allclose(swept, [0.0, 3 * mean, 30.0], rtol=1e-5)
+
+
 def test_the_norm_is_that_of_all_devices():
     sharding = NamedSharding(Mesh(jax.devices(), ("x",)), P("x"))
     params = jax.device_put(jnp.ones(16), sharding)

@@ -120,7 +120,7 @@ WRAPPERS = {
     if getattr(f, "__module__", "").startswith(f"{oa.__name__}._wrappers")
     and inspect.isfunction(f)
     and "tx" in inspect.signature(f).parameters
-}
+} | {"by_path", "tunable"}
 
 
 def test_every_optimizer_and_wrapper_has_a_certificate():

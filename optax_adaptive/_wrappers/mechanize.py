@@ -82,10 +82,13 @@ def mechanize(
         return wealth / (jnp.sqrt(product_sum_sq) + eps)
 
     def init(params):
-        zeros = jnp.zeros(size, scalar_like(params, 0).dtype)
+        # Each an array of its own, not one twice: states are donated.
+        product_max, sum_sq, reward = jnp.zeros((3, size), scalar_like(params, 0).dtype)
+        product_max = product_max + eps
         # As after a step with h = 0, which the first one has.
-        scales = scales_of(zeros + eps, zeros, zeros)
-        return MechanizeState(zeros + eps, zeros, zeros, scales, jnp.sum(scales), tx.init(params))
+        scales = scales_of(product_max, sum_sq, reward)
+        rate = jnp.sum(scales)
+        return MechanizeState(product_max, sum_sq, reward, scales, rate, tx.init(params))
 
     def update(grads, state, *, moved, params, usable, learning_rate, **extra):
         del learning_rate  # 1

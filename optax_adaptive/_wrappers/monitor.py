@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from optax_adaptive import _check
 from optax_adaptive._codes import is_codes, squared_error
@@ -202,6 +202,8 @@ def _sample(x: jax.Array) -> jax.Array:
             np.floor(n * (k * step % 1)).astype(int)
             for n, step in zip(x.shape, _STEPS, strict=False)
         )
-    if any(axis is not None for axis in jax.typeof(x).sharding.spec):
-        return x.at[places].get(out_sharding=PartitionSpec(None))
+    sharding = jax.typeof(x).sharding
+    if any(axis is not None for axis in sharding.spec):
+        everywhere = NamedSharding(sharding.mesh, PartitionSpec(None))
+        return x.at[places].get(out_sharding=everywhere)
     return x[places]
