@@ -7,7 +7,7 @@ expression of the whole path.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -74,16 +74,31 @@ def table(rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"  {line.rstrip()}" for line in lines)
 
 
-def field_and_owner(path: Any, params: Iterable[Any]) -> tuple[str, Any]:
+def field_and_owner(path: Any, params: Collection[Any]) -> tuple[str, Any]:
     """The field of a state that an array is in, and the path of the parameter it belongs to.
 
     The path of a parameter follows that of its field: `inner.direction.nu` and then `['w']`. What
-    belongs to no parameter has None for one. Paths are those of `jax.tree.leaves_with_path`.
+    belongs to no parameter has None for one. Paths are those of `jax.tree.leaves_with_path`; a set
+    of the parameters', or a mapping, is searched fastest.
     """
-    keys = [key for key in path if getattr(key, "name", None) not in _PARTS]
-    owners = [(i, p) for p in params for i in range(len(keys)) if keys[i : i + len(p)] == list(p)]
+    keys = tuple(key for key in path if not _is_part(key))
+    found = [
+        (start, keys[start : start + size])
+        for size in {len(p) for p in params}
+        for start in range(len(keys))
+    ]
+    owners = [(start, p) for start, p in found if p in params]
     start, owner = max(owners, key=lambda found: len(found[1]), default=(len(keys), None))
     if owner == ():  # one array alone, which has no keys to be found by
         start = len(keys)
     fields = [key.name for key in keys[:start] if isinstance(key, GetAttrKey)]
     return fields[-1] if fields else "", owner
+
+
+def in_codes(path: Any) -> bool:
+    """Whether this is the path of codes, or of the scales of their blocks."""
+    return any(map(_is_part, path))
+
+
+def _is_part(key: Any) -> bool:
+    return getattr(key, "name", None) in _PARTS
