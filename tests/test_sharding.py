@@ -1,7 +1,12 @@
 """State over many devices: where it lies, that training is the same, and what it costs."""
 
 import functools
+import importlib
+import math
+import re
+from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,6 +229,7 @@ def train(tx, params, steps, where=None, axis="data"):
         step = jax.jit(stepper(tx), out_shardings=(where, cut), donate_argnums=(0, 1))
     for _ in range(steps):
         params, state = step(params, state, x, y)
+        jax.block_until_ready(params)  # virtual devices share threads: one step at a time
     if where is not None:
         for leaf, at in zip(jax.tree.leaves(state), jax.tree.leaves(cut), strict=True):
             assert leaf.sharding.is_equivalent_to(at, leaf.ndim)
@@ -278,3 +284,77 @@ def test_training_is_that_of_one_device(name, where):
         np.testing.assert_allclose(
             np.asarray(found[k], float), np.asarray(alone[k], float), rtol=0, atol=tolerance
         )
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+def collectives(compiled):
+    """The shapes that every collective makes, as `f32[2,64]`."""
+    kinds = "all-reduce|reduce-scatter|all-gather|all-to-all|collective-permute"
+    found = {}
+    for made, kind in re.findall(rf"= (.*?) ({kinds})(?:-start)?\(", compiled.as_text()):
+        found.setdefault(kind, []).extend(re.findall(r"\w+\[[\d,]*\]", made))
+    return {kind: sorted(made) for kind, made in found.items()}
+
+
+def elements(shape):
+    return math.prod(map(int, filter(None, shape.split("[")[1].strip("]").split(","))))
+
+
+def sizes(tree, where=None):
+    """The shapes of arrays, or of what one device has of them."""
+    where = where or jax.tree.map(lambda x: NamedSharding(mesh_of(data=8), P()), tree)
+    held = jax.tree.map(lambda x, at: at.shard_shape(x.shape), tree, where)
+    shapes = jax.tree.leaves(held, is_leaf=lambda x: isinstance(x, tuple))
+    return sorted(f"f32[{','.join(map(str, shape))}]" for shape in shapes)
+
+
+def compiled_step(gradients=None, name="adamw"):
+    mesh = mesh_of(data=8)
+    whole = NamedSharding(mesh, P())
+    tx = TRAINED[name]
+    cut = oa.state_shardings(tx, START, mesh, "data")
+    params = jax.device_put(START, whole)
+    state = jax.jit(tx.init, out_shardings=cut)(params)
+    batch = jax.device_put((X, Y), NamedSharding(mesh, P("data")))
+    step = jax.jit(stepper(tx, gradients), out_shardings=(whole, cut))
+    return step.lower(params, state, *batch).compile(), (params, state, *batch), cut
+
+
+@pytest.mark.parametrize("name", ["adamw", "adabound", "lion", "8 bit"])
+def test_the_state_stays_where_it_is(name):
+    """The compiled step gathers the new parameters once, and nothing of the state."""
+    compiled, (params, state, *batch), cut = compiled_step(name=name)
+    found = collectives(compiled)
+    assert found.pop("all-gather") == sizes(START)
+    # All gradients, some of them transposed: this is what a CPU does.
+    assert sorted(map(elements, found.pop("all-reduce"))) == sorted(map(np.size, START.values()))
+    assert found == {}
+
+    (_, came, *_), _ = compiled.input_shardings
+    _, left = compiled.output_shardings
+    for places in (came, left):
+        for x, there, at in zip(*map(jax.tree.leaves, (state, places, cut)), strict=True):
+            assert there.is_equivalent_to(at, x.ndim)
+    held = [*jax.tree.leaves(params), *jax.tree.leaves((state, batch))]
+    held = sum(x.addressable_shards[0].data.nbytes for x in held)
+    assert held < 1.4 * sum(x.nbytes for x in START.values())
+    assert compiled.memory_analysis().argument_size_in_bytes == pytest.approx(held, abs=256)
+
+
+def test_gradients_come_by_reduce_scatter(monkeypatch):
+    """The pattern of examples/zero1.py shows on every platform, and trains the same."""
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    zero1 = importlib.import_module("zero1")
+    mesh = mesh_of(data=8)
+    cut = oa.state_shardings(optax.ema(0.9), START, mesh, "data").ema
+    compiled, given, _ = compiled_step(zero1.scattered(loss, mesh, cut))
+    found = collectives(compiled)
+    assert found.pop("reduce-scatter") == sizes(START, cut)
+    assert found.pop("all-gather") == sizes(START)
+    assert found in ({}, {"all-reduce": ["f32[]"]})  # the loss
+
+    plain, _, _ = compiled_step()
+    chex.assert_trees_all_close(compiled(*given), plain(*given), rtol=1e-4, atol=1e-6)
