@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding
 
@@ -19,6 +18,7 @@ from optax_adaptive._sharding import (
     cuts_of,
     entries,
     follow,
+    in_shape,
     shapes_of,
     spec_of,
 )
@@ -200,7 +200,7 @@ def human(size: int) -> str:
 
 def _plan(tx: Any, params: Any, mesh: Any, shardings: Any, groups: Any) -> Plan:
     tx = _check.wrapped(tx)
-    leaves = jax.tree.leaves_with_path(params)
+    leaves = jax.tree.leaves_with_path(jax.tree.map(in_shape, params))
     shapes = shapes_of(params)
     state = abstract_state(tx, params)
     arrays = entries(state, shapes)
@@ -209,7 +209,7 @@ def _plan(tx: Any, params: Any, mesh: Any, shardings: Any, groups: Any) -> Plan:
     group = _groups(paths.values(), groups)
 
     def row(kind: str, field: str, owner: Any, x: Any, at: Sharding | None) -> Row:
-        shape, dtype = jnp.shape(x), jnp.result_type(x)
+        shape, dtype = x.shape, x.dtype
         path = NOBODYS if owner is None else paths[owner]
         held = None if where is None else math.prod(_held(kind, path, shape, at)) * dtype.itemsize
         size = math.prod(shape) * dtype.itemsize
@@ -221,7 +221,7 @@ def _plan(tx: Any, params: Any, mesh: Any, shardings: Any, groups: Any) -> Plan:
         for (path, p), at in zip(leaves, own, strict=True):
             if kind == "parameters" or trains(p):
                 rows.append(row(kind, "", path, p, at))
-    count = sum(jnp.size(p) for _, p in leaves if trains(p))
+    count = sum(p.size for _, p in leaves if trains(p))
     for entry, at in zip(arrays, of_state, strict=True):
         rows.append(row("state", entry.field, entry.owner, entry.array, at))
     return Plan(rows, count)

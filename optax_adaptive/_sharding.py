@@ -101,15 +101,18 @@ def state_shardings(
 def abstract_state(tx: optax.GradientTransformation, params: Any) -> Any:
     """The state of these parameters, in shapes. Where they lie is of no account."""
 
-    def shape(x: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+    return jax.eval_shape(tx.init, jax.tree.map(in_shape, params))
 
-    return jax.eval_shape(tx.init, jax.tree.map(shape, params))
+
+def in_shape(x: Any) -> jax.ShapeDtypeStruct:
+    """An array, or a number, without its values."""
+    shape = x.shape if hasattr(x, "shape") else jnp.shape(x)
+    return jax.ShapeDtypeStruct(shape, jnp.result_type(x))
 
 
 def shapes_of(params: Any) -> dict[Any, Shape]:
     """The shapes of parameters by their paths."""
-    return {path: jnp.shape(p) for path, p in jax.tree.leaves_with_path(params)}
+    return {path: in_shape(p).shape for path, p in jax.tree.leaves_with_path(params)}
 
 
 def entries(state: Any, params: Mapping[Any, Any]) -> list[Entry]:
@@ -149,7 +152,7 @@ def own_cuts(path: Any, x: Any, mesh: Mesh | AbstractMesh) -> Cuts:
     """How an array is cut, whole where it has no `NamedSharding`."""
     sharding = getattr(x, "sharding", None)
     spec = sharding.spec if isinstance(sharding, NamedSharding) else ()
-    return cuts_of(path, jnp.shape(x), spec, mesh)
+    return cuts_of(path, in_shape(x).shape, spec, mesh)
 
 
 def cuts_of(path: Any, shape: Shape, spec: Any, mesh: Mesh | AbstractMesh) -> Cuts:
