@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from test_sharding import LAYERS, make, mesh_of
+from spread import mesh_of
+from test_sharding import LAYERS, make
 from test_wrappers import EVERY
 
 import optax_adaptive as oa
@@ -239,7 +240,7 @@ def test_more_than_any_memory_holds():
 
 
 def test_models_of_frameworks():
-    """Variables of linen that were never made, modules of NNX and of Equinox."""
+    """Variables of linen that were never made, and of NNX."""
     nn = pytest.importorskip("flax.linen")
     variables = jax.eval_shape(nn.Dense(256).init, jax.random.key(0), jnp.ones((1, 64)))
     nnx = pytest.importorskip("flax.nnx")
@@ -259,6 +260,8 @@ def test_models_of_frameworks():
     cut = oa.state_shardings(tx, params, mesh, "data")
     assert oa.plan(tx, params, shardings=cut).device.state == 12 + (plans[1].state - 12) // 8
 
+
+def test_modules_of_equinox():
     eqx = pytest.importorskip("equinox")
     module = eqx.filter_eval_shape(eqx.nn.MLP, 4, 3, 8, 1, key=jax.random.key(0))
     params = eqx.filter(module, lambda x: isinstance(x, jax.ShapeDtypeStruct))

@@ -13,13 +13,12 @@ import numpy as np
 import optax
 import pytest
 from cases import factory
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from spread import START, Spread, X, Y, loss, mesh_of, on_one_device, stepper
 from test_wrappers import EVERY
 
 import optax_adaptive as oa
-
-KEYS = jax.random.split(jax.random.key(0), 4)
 
 
 def hidden(path, shape):
@@ -35,11 +34,6 @@ def make(name):
     rate = {} if oa.optimizers[name].learning_rate is not None else {"learning_rate": 0.01}
     roles = {"muon": {"roles": hidden}, "adam_mini": {"roles": rows}}.get(name, {})
     return factory(name)(**rate, **roles)
-
-
-def mesh_of(**axes):
-    sizes = tuple(axes.values())
-    return Mesh(np.array(jax.devices()[: np.prod(sizes)]).reshape(sizes), tuple(axes))
 
 
 def shapes(**kinds):
@@ -190,52 +184,6 @@ def test_bad_arguments_are_refused():
 
 # --- the same training ----------------------------------------------------------------------------
 
-X = jax.random.normal(KEYS[0], (64, 16))
-Y = jnp.tanh(X @ jax.random.normal(KEYS[1], (16, 8)) / 4)
-START = {
-    "first": np.asarray(jax.random.normal(KEYS[2], (16, 64)) / 4),
-    "last": np.asarray(jax.random.normal(KEYS[3], (64, 8)) / 8),
-    "bias": np.zeros(64, np.float32),
-}
-
-
-def loss(params, x, y):
-    hidden = jnp.tanh(x @ params["first"] + params["bias"])
-    return jnp.mean((hidden @ params["last"] - y).astype(jnp.float32) ** 2)
-
-
-def stepper(tx, gradients=None):
-    gradients = gradients or jax.value_and_grad(loss)
-
-    def step(params, state, x, y):
-        value, grads = gradients(params, x, y)
-        updates, state = optax.with_extra_args_support(tx).update(grads, state, params, value=value)
-        return optax.apply_updates(params, updates), state
-
-    return step
-
-
-def train(tx, params, steps, where=None, axis="data"):
-    """The parameters after some steps; `where` are their shardings, None for one device."""
-    step, state, x, y = jax.jit(stepper(tx)), None, X, Y
-    if where is None:
-        state = tx.init(params)
-    else:
-        params = jax.device_put(params, where)
-        mesh = where["first"].mesh
-        cut = oa.state_shardings(tx, params, mesh, axis)
-        state = jax.jit(tx.init, out_shardings=cut)(params)
-        x, y = jax.device_put((X, Y), NamedSharding(mesh, P("data")))
-        step = jax.jit(stepper(tx), out_shardings=(where, cut), donate_argnums=(0, 1))
-    for _ in range(steps):
-        params, state = step(params, state, x, y)
-        jax.block_until_ready(params)  # virtual devices share threads: one step at a time
-    if where is not None:
-        for leaf, at in zip(jax.tree.leaves(state), jax.tree.leaves(cut), strict=True):
-            assert leaf.sharding.is_equivalent_to(at, leaf.ndim)
-    return params
-
-
 TRAINED = {
     "adamw": oa.adamw(0.01),
     "adabound": oa.adabound(0.01),
@@ -259,13 +207,13 @@ WHERE = {
 }
 
 
-@functools.cache
-def on_one_device(name):
-    return train(TRAINED[name], start(name), 6)
-
-
 def start(name):
     return optax.tree.cast(START, jnp.bfloat16) if name == "kahan" else START
+
+
+@functools.cache
+def alone(name):
+    return on_one_device(TRAINED[name], start(name), 6)[-1]
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -273,17 +221,20 @@ def start(name):
 def test_training_is_that_of_one_device(name, where):
     axes, placed = WHERE[where]
     mesh = mesh_of(**axes)
-    shardings = {k: NamedSharding(mesh, spec) for k, spec in placed.items()}
-    found = train(TRAINED[name], start(name), 6, shardings)
-    alone = on_one_device(name)
-    way = max(float(abs(alone[k] - START[k]).max()) for k in START)
+    placed = jax.tree.map(lambda spec: NamedSharding(mesh, spec), placed)
+    training = Spread(TRAINED[name], mesh, start(name), placed)
+    for _ in range(6):
+        training.step()
+    for tree, places in ((training.state, training.cut), (training.params, placed)):
+        for x, at in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True):
+            assert x.sharding.is_equivalent_to(at, x.ndim)
+    found, expected = optax.tree.cast((training.params, alone(name)), jnp.float32)
+    way = max(np.abs(expected[k] - START[k]).max() for k in START)
+    assert way > 1e-3
     # bfloat16 gradients are summed in another order; and a code is drawn that is next to another.
     tolerance = {"kahan": 0.2, "8 bit": 0.05}.get(name, 1e-3) * way
     for k in START:
-        assert way > 1e-3
-        np.testing.assert_allclose(
-            np.asarray(found[k], float), np.asarray(alone[k], float), rtol=0, atol=tolerance
-        )
+        np.testing.assert_allclose(found[k], expected[k], rtol=0, atol=tolerance)
 
 
 # --- what it costs --------------------------------------------------------------------------------
