@@ -50,6 +50,8 @@ def test_codes_and_their_scales_are_one_field():
     assert found.by_field["mu"] == 64 * 256 + 4 * 64 * 2
     assert found.by_field["nu"] == 64 * 256 + 2 * 4 * 64 * 2
     assert found.by_dtype["int8"] == 2 * 64 * 256
+    alone = oa.plan(oa.with_quantized_state(oa.adam(1e-3)), params["w"])  # a tree of one leaf
+    assert alone.by_field == found.by_field
 
 
 @pytest.mark.parametrize("name", [*oa.optimizers, *EVERY], ids=lambda x: getattr(x, "id", x))

@@ -89,13 +89,17 @@ def test_a_state_follows_its_parameters():
 def test_codes_and_scales_are_cut_as_the_array(bits):
     mesh = mesh_of(data=8)
     tx = oa.with_quantized_state(oa.adam(1e-3), bits=bits, min_size=1)
-    own = jax.ShapeDtypeStruct((5, 2048), "f", sharding=NamedSharding(mesh, P(None, "data")))
-    params = shapes(long=(3, 1024), tall=(64, 32), few=(3, 512)) | {"own": own}
+    across = NamedSharding(mesh, P(None, "data"))
+    params = shapes(long=(3, 1024), tall=(64, 32), few=(3, 512))
+    params |= {
+        k: p.update(sharding=across) for k, p in shapes(own=(8, 2048), less=(8, 512)).items()
+    }
     nu = oa.state_shardings(tx, params, mesh, "data").inner.direction.nu
     assert specs(nu["long"]) == (P(None, "data"),) * 3  # of 8 blocks
     assert specs(nu["tall"]) == (P("data"),) * 3
     assert specs(nu["few"]) == (P(None, "data"), P(), P())  # of 4
     assert specs(nu["own"]) == (P(None, "data"),) * 3
+    assert specs(nu["less"]) == (P(None, "data"), P(), P())
 
 
 def test_a_window_of_gradients_is_not_cut_across_time():
