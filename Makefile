@@ -36,6 +36,7 @@ bench: .venv/installed-examples
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/precision.py
+	$(BIN)/python benchmarks/collectives.py
 
 # Does training in fewer bytes end where float32 ends? Ten minutes.
 precision-runs: .venv/installed-examples

@@ -145,8 +145,11 @@ from optax_adaptive._momentum import TraceState as TraceState
 from optax_adaptive._momentum import trace as trace
 from optax_adaptive._optimizers import Optimizer as Optimizer
 from optax_adaptive._optimizers import optimizers as optimizers
+from optax_adaptive._plan import Plan as Plan
+from optax_adaptive._plan import plan as plan
 from optax_adaptive._report import report as report
 from optax_adaptive._report import scalars as scalars
+from optax_adaptive._sharding import state_shardings as state_shardings
 from optax_adaptive._wrappers.accumulate import AccumulateState as AccumulateState
 from optax_adaptive._wrappers.accumulate import accumulate as accumulate
 from optax_adaptive._wrappers.averaging import (

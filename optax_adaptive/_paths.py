@@ -107,10 +107,19 @@ def field_and_owner(path: Any, params: Container[Any]) -> tuple[str, Any]:
     belongs to no parameter has None for one. Paths are those of `jax.tree.leaves_with_path`; give
     the parameters' as a set.
     """
-    keys = tuple(key for key in path if getattr(key, "name", None) not in _PARTS)
+    keys = tuple(key for key in path if not _is_part(key))
     spans = ((i, j) for i in range(len(keys)) for j in range(len(keys), i, -1))
     found = [(i, keys[i:j]) for i, j in spans if keys[i:j] in params]
     nothing = (len(keys), () if () in params else None)  # one array alone has no keys of its own
     start, owner = max(found, key=lambda x: len(x[1]), default=nothing)
     fields = [key.name for key in keys[:start] if isinstance(key, GetAttrKey)]
     return fields[-1] if fields else "", owner
+
+
+def in_codes(path: Any) -> bool:
+    """Whether this is the path of codes, or of the scales of their blocks."""
+    return any(map(_is_part, path))
+
+
+def _is_part(key: Any) -> bool:
+    return getattr(key, "name", None) in _PARTS

@@ -74,3 +74,10 @@ def test_the_tables_of_precision_are_those_of_its_results(monkeypatch):
     page = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
     for name, lines in importlib.import_module("make_precision").sections().items():
         assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+
+
+def test_the_tables_of_scaling_are_those_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    for name, lines in importlib.import_module("make_scaling").sections().items():
+        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page

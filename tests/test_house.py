@@ -50,7 +50,7 @@ LAYERS = [
     "_hutchinson",
     "_matrices",
 ]
-LAYERS += ["_algorithms", "_wrappers", "_report", "_optimizers", "compat"]
+LAYERS += ["_algorithms", "_wrappers", "_report", "_sharding", "_plan", "_optimizers", "compat"]
 
 
 def imports(path):
