@@ -37,6 +37,7 @@ bench: .venv/installed-examples
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/precision.py
 	$(BIN)/python benchmarks/collectives.py
+	$(BIN)/python benchmarks/running.py
 
 # Does training in fewer bytes end where float32 ends? Ten minutes.
 precision-runs: .venv/installed-examples

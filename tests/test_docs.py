@@ -81,3 +81,11 @@ def test_the_tables_of_scaling_are_those_of_its_results(monkeypatch):
     page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
     for name, lines in importlib.import_module("make_scaling").sections().items():
         assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+
+
+def test_the_table_of_running_is_that_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    make_running = importlib.import_module("make_running")
+    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    lines = make_running.table(json.loads(make_running.RESULTS.read_text()))
+    assert "<!-- BEGIN COSTS -->\n\n" + "\n".join(lines) + "\n\n" in page
