@@ -229,7 +229,7 @@ CERTIFICATES = {
         "no package has its rule; compared with NumPy, and with the optimizer on the good gradients",
     ),
     "monitor": Certificate(
-        "quantiles of |u| / |g| from up to 512 coordinates of a leaf, all else from every coordinate",
+        "quantiles of rates from up to 512 coordinates of a leaf, all else from every coordinate",
         "test_the_columns",
         "no package has it; every column compared with NumPy",
     ),
