@@ -32,10 +32,11 @@ as they were, and these became {gradients} times smaller. But a rate of AdaGrad 
 That of Adam rises when gradients shrink: per unit of `mu` its lowest median is {adam_lowest}, its
 last {adam}. With the defaults of Keras, 0.001 and a sum from 0.1, the rates stay near 0.001 /
 sqrt(0.1) = 0.0032: at the end the median is {keras}, and 5 % are below {keras_low}. That is SGD
-at a small rate.
+at a small rate, and the loss ends at {keras_loss}. At 0.01 and from 0 it ends at {adagrad_loss},
+with Adam at {adam_loss}: in so few steps slowing down costs nothing.
 
-**AdaBound's band closes from above.** Adam's rates are higher than `final_lr` here, so only the
-upper edge matters. From step {since} on at least 95 % of the coordinates lie on it, and AdaBound
+**AdaBound's band closes from above.** Rates stay far from its lower edge here, so only the upper
+one matters. From step {since} on at least 95 % of the coordinates lie on it, and AdaBound
 is SGD with momentum. Its rate goes down towards `final_lr`, {band} then and {band_last} at the
 end, while Adam's median has gone up to {adam}. Its `|u| / |g|`, at the end from {low} to {high},
 would not tell: it has the noise of one gradient against the mean of many in it.
@@ -44,7 +45,7 @@ would not tell: it has the noise of one gradient against the mean of many in it.
 sqrt(eps / (1 - rho)) = 0.0045, and it never grows beyond: it shrinks with the gradients. Its
 rates go up to 1 and stay there, the median {adadelta}. To AdaDelta gradients far below sqrt(eps)
 = 0.001 are nothing to adapt to: what is left is SGD at rate 1. At rate 0.001 the same rule makes
-steps of at most {largest} of the parameters. There the loss goes {slow_loss}, at rate 1 {loss}.
+steps of at most {largest} of the parameters, and the loss ends at {slow_loss} in place of {loss}.
 """
 
 
@@ -76,6 +77,9 @@ def found(results: list[dict[str, Any]]) -> Iterator[str]:
     def ends(label: str, name: str) -> str:
         return "from {:.2g} to {:.2g}".format(*of(label, name)[[0, -1]])
 
+    def loss(label: str) -> str:
+        return f"{diagnose.at_the_end(of(label, 'loss')):.2g}"
+
     step = of("adam", "step")
     rate, gradient = of("adagrad", MIDDLE), of("adagrad", "grad_norm")
     keras, band = "adagrad (Keras)", diagnose.band(step)[1]
@@ -85,7 +89,7 @@ def found(results: list[dict[str, Any]]) -> Iterator[str]:
         "adagrad": ends("adagrad", MIDDLE),
         "factor": f"{rate[0] / rate[-1]:.2g}",
         "root": f"{step[-1] ** 0.5:.2g}",
-        "gradients": f"{gradient[0] / gradient[-1]:.2g}",
+        "gradients": f"{gradient[0] / diagnose.at_the_end(gradient):.2g}",
         "adam_lowest": f"{of('adam', MIDDLE_MU).min():.2g}",
         "adam": f"{of('adam', MIDDLE_MU)[-1]:.2g}",
         "keras_low": f"{of(keras, LOW)[-1]:.2g}",
@@ -98,8 +102,11 @@ def found(results: list[dict[str, Any]]) -> Iterator[str]:
         "start": f"{of('adadelta (lr 1)', 'update_rms')[0]:.2g}",
         "adadelta": ends("adadelta (lr 1)", MIDDLE),
         "largest": f"{of('adadelta (lr 0.001)', 'update_ratio').max():.1g}",
-        "slow_loss": ends("adadelta (lr 0.001)", "loss"),
-        "loss": ends("adadelta (lr 1)", "loss"),
+        "keras_loss": loss(keras),
+        "adagrad_loss": loss("adagrad"),
+        "adam_loss": loss("adam"),
+        "slow_loss": loss("adadelta (lr 0.001)"),
+        "loss": loss("adadelta (lr 1)"),
     }
     yield from FOUND.format(**values).splitlines()
 

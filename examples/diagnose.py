@@ -1,6 +1,6 @@
 """Look inside of AdaGrad, AdaBound and AdaDelta while they train a network on handwritten digits.
 
-    python examples/diagnose.py                   # no network needed, two minutes
+    python examples/diagnose.py                   # no network needed, some minutes
     python examples/diagnose.py --data mnist      # the figure of docs/diagnose.md
     python examples/diagnose.py --short           # a tenth of the steps
 
@@ -155,12 +155,17 @@ def band(step: Any) -> tuple[Any, Any]:
     return final * (1 - 1 / (x + 1)), final * (1 + 1 / x)
 
 
+def at_the_end(values: np.ndarray) -> float:
+    """The mean over the last tenth of the run: losses and gradients jump about."""
+    return float(values[-max(1, len(values) // 10) :].mean())
+
+
 def rows(results: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
     """What was measured first and last, as text: the run, what of it, the two."""
     at = (0, -1)
 
     def number(x: float) -> str:
-        return f"{x:.2g}"
+        return f"{float(f'{x:.2g}'):g}"
 
     for label in RUNS:
         for name in ("update_ratio", "update_rms"):
@@ -174,14 +179,13 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
         if label == "adabound":
             ends = (band(curve(results, label, "step")[i]) for i in at)
             yield label, "its band", *("/".join(map(number, end)) for end in ends)
-        # Of single batches losses jump about: those of EVERY steps.
         loss = curve(results, label, "loss")
-        yield label, "loss", *(f"{loss[i]:.3f}" for i in at)
+        yield label, "loss", f"{loss[0]:.3f}", f"{at_the_end(loss):.3f}"
 
 
 def table(results: list[dict[str, Any]]) -> Table:
     """The rows, for people."""
-    caption = f"5/50/95 % of the coordinates; losses are means of {EVERY} steps"
+    caption = f"5/50/95 % of the coordinates; losses of the first {EVERY} steps and the last tenth"
     shown = Table(box=SIMPLE_HEAD, caption=caption)
     first, last = (f"{curve(results, 'adam', 'step')[i]:.0f}" for i in (0, -1))
     for name in ("", f"step {first}", f"step {last}"):
@@ -194,6 +198,13 @@ def table(results: list[dict[str, Any]]) -> Table:
         shown.add_row(*cells)
         before = label
     return shown
+
+
+def smooth(step: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means of what lies together on a logarithmic axis of steps."""
+    where = np.floor(12 * np.log10(step)).astype(int)
+    parts = [where == part for part in np.unique(where)]
+    return tuple(np.array([x[part].mean() for part in parts]) for x in (step, values))
 
 
 def figure(results: list[dict[str, Any]], path: Path) -> None:
@@ -222,8 +233,11 @@ def figure(results: list[dict[str, Any]], path: Path) -> None:
         left.plot(step, start / np.sqrt(step), ls="--", **grey, label="1 / sqrt(step)")
 
         right.set_title("AdaBound: rates per unit of mu, |u| / |mu|")
+        for name, width in zip(PER_MU.values(), (0.8, 1.8, 0.8), strict=True):
+            said = "adam, the same learning rate" if width > 1 else None
+            adam = {"color": COLOUR["adam"], "lw": width, "label": said}
+            right.plot(step, curve(results, "adam", name), **adam)
         quantiles(right, "adabound", tuple(PER_MU.values()), "adabound")
-        quantiles(right, "adam", tuple(PER_MU.values()), "adam, the same rate")
         lower, upper = band(step)
         right.plot(step, upper, ls="--", **grey, label="edges of AdaBound's band")
         right.plot(step, lower, ls="--", **grey)
@@ -232,21 +246,32 @@ def figure(results: list[dict[str, Any]], path: Path) -> None:
 
         below.set_title("AdaDelta: size of steps")
         for label in ("adadelta (lr 1)", "adadelta (lr 0.001)"):
-            of = {"color": COLOUR[label], "lw": 1.8}
-            rate = label.split("(")[1][:-1]
-            below.plot(step, curve(results, label, "update_ratio"), ls="--", **of)
-            below.plot(step, curve(results, label, "update_rms"), **of, label=rate)
-            given = RUNS[label]
+            given, of = RUNS[label], {"color": COLOUR[label], "lw": 1.8}
+            below.plot([], [], **of, label=f"learning rate {given['learning_rate']:g}")
+            for name, line in (
+                ("effective_lr_50", "-."),
+                ("update_ratio", "--"),
+                ("update_rms", "-"),
+            ):
+                if name != "effective_lr_50" or given["learning_rate"] == 1:
+                    below.plot(*smooth(step, curve(results, label, name)), ls=line, **of)
             below.axhline(given["learning_rate"] * given["eps"] ** 0.5, ls=":", **grey)
-        below.plot([], [], ls="-", **grey, label="update_rms")
-        below.plot([], [], ls="--", **grey, label="update_ratio")
-        below.plot([], [], ls=":", **grey, label="rate sqrt(eps)")
+        for said, line in (
+            ("median |u| / |g|", "-."),
+            ("update_ratio", "--"),
+            ("update_rms", "-"),
+            ("learning rate sqrt(eps)", ":"),
+        ):
+            below.plot([], [], ls=line, **grey, label=said)
+        below.set_ylim(5e-7, 200)
 
-        losses.set_title(f"Training loss, means of {EVERY} steps")
+        losses.set_title("Training loss")
         for label in RUNS:
-            losses.plot(step, curve(results, label, "loss"), color=COLOUR[label], label=label)
-        for axes in (left, right, below, losses):
+            loss = smooth(step, curve(results, label, "loss"))
+            losses.plot(*loss, color=COLOUR[label], lw=1.8, label=label)
+        for axes in (left, right, losses):
             axes.legend(frameon=False, fontsize=8.5)
+        below.legend(frameon=False, fontsize=8.5, loc="upper right", ncol=2)
         what = "MNIST" if cell["data"] == "mnist" else "the digits of scikit-learn"
         title = f"Inside of a run: {what}, {cell['steps']:,} steps of {cell['batch']} images; "
         title += "medians, and from 5 to 95 % of the coordinates"

@@ -170,3 +170,39 @@ def test_missing_data_is_a_sentence(tmp_path, capsys):
         diagnose.main(["--data", "mnist", "--data-dir", str(tmp_path)])
     assert end.value.code == 2
     assert "diagnose.py: " in capsys.readouterr().err
+
+
+RECORDED = json.loads((ROOT / "examples" / "recorded" / "diagnose.json").read_text())
+recorded = functools.partial(diagnose.curve, RECORDED)
+
+
+def test_what_was_recorded_is_complete():
+    assert [result["cell"] for result in RECORDED] == diagnose.plan("mnist", 2000)
+    for result in RECORDED:
+        assert result["curves"]["step"] == list(range(1, 2000, diagnose.EVERY))
+        assert {len(curve) for curve in result["curves"].values()} == {200}
+        assert not any(None in curve for curve in result["curves"].values())
+
+
+def test_what_the_page_says_without_numbers():
+    """Of the recorded runs: what docs/make_diagnose.py says beside its numbers."""
+    step = recorded("adam", "step")
+    lower, upper = diagnose.band(step)
+    # AdaGrad: the median only falls, less than 1 / sqrt(step), and less than the gradients.
+    median, gradient = (recorded("adagrad", k) for k in ("effective_lr_50", "grad_norm"))
+    assert np.all(median[1:] < 1.01 * median[:-1])
+    assert np.all(median[1:] > median[0] / np.sqrt(step[1:]))
+    assert median[0] / median[-1] < gradient[0] / diagnose.at_the_end(gradient) / 2
+    keras = recorded("adagrad (Keras)", "effective_lr_95")
+    np.testing.assert_allclose(keras, 0.001 / 0.1**0.5, rtol=0.05)
+    # AdaBound: inside of its band, far from the lower edge, then on the upper one.
+    assert np.all(recorded("adabound", "per_mu_95") < 1.01 * upper)
+    assert np.all(recorded("adabound", "per_mu_05") > 2 * lower)
+    assert recorded("adabound", "per_mu_05")[-1] == pytest.approx(upper[-1], rel=0.01)
+    adam = recorded("adam", "per_mu_50")
+    assert adam.argmin() < 10
+    assert adam[-1] > 5 * adam.min()
+    # AdaDelta: no step is larger than the bound of the first, and rates end at 1.
+    rms = recorded("adadelta (lr 1)", "update_rms")
+    assert rms.max() == rms[0] < (1e-6 / 0.05) ** 0.5
+    assert np.all(recorded("adadelta (lr 1)", "effective_lr_50")[100:] > 0.98)
