@@ -10,6 +10,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -108,12 +109,13 @@ def found(results: list[dict[str, Any]]) -> Iterator[str]:
         "slow_loss": loss("adadelta (lr 0.001)"),
         "loss": loss("adadelta (lr 1)"),
     }
-    yield from FOUND.format(**values).splitlines()
+    for paragraph in FOUND.format(**values).split("\n\n"):
+        yield from ("", *textwrap.wrap(paragraph, 108))
 
 
 def sections(results: list[dict[str, Any]]) -> dict[str, list[str]]:
     """The name of every section of the page, and its lines."""
-    return {"FOUND": list(found(results)), "MEASURED": list(measured(results))}
+    return {"FOUND": list(found(results))[1:], "MEASURED": list(measured(results))}
 
 
 def main() -> None:

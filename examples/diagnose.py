@@ -185,7 +185,7 @@ def rows(results: list[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 def table(results: list[dict[str, Any]]) -> Table:
     """The rows, for people."""
-    caption = f"5/50/95 % of the coordinates; losses of the first {EVERY} steps and the last tenth"
+    caption = f"5/50/95 % of the coordinates; losses of {EVERY} steps, and of the last tenth"
     shown = Table(box=SIMPLE_HEAD, caption=caption)
     first, last = (f"{curve(results, 'adam', 'step')[i]:.0f}" for i in (0, -1))
     for name in ("", f"step {first}", f"step {last}"):
@@ -320,6 +320,8 @@ def main(argv: list[str] | None = None) -> None:
     if last is not None:
         console.print("\nThe last run, leaf by leaf:")
         oa.report(last)
+    else:
+        console.print("No run was left to make; in another --output-dir all are made again.")
 
 
 if __name__ == "__main__":
