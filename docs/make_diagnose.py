@@ -43,7 +43,7 @@ end, while Adam's median has gone up to {adam}. Its `|u| / |g|`, at the end from
 would not tell: it has the noise of one gradient against the mean of many in it.
 
 **AdaDelta's step is made of eps.** At rate 1 its root mean square is {start} first, of at most
-sqrt(eps / (1 - rho)) = 0.0045, and it never grows beyond: it shrinks with the gradients. Its
+`sqrt(eps/(1-rho))` = 0.0045, and it never grows beyond: it shrinks with the gradients. Its
 rates go up to 1 and stay there, the median {adadelta}. To AdaDelta gradients far below sqrt(eps)
 = 0.001 are nothing to adapt to: what is left is SGD at rate 1. At rate 0.001 the same rule makes
 steps of at most {largest} of the parameters, and the loss ends at {slow_loss} in place of {loss}.
@@ -110,7 +110,7 @@ def found(results: list[dict[str, Any]]) -> Iterator[str]:
         "loss": loss("adadelta (lr 1)"),
     }
     for paragraph in FOUND.format(**values).split("\n\n"):
-        yield from ("", *textwrap.wrap(paragraph, 108))
+        yield from ("", *textwrap.wrap(paragraph, 108, break_on_hyphens=False))
 
 
 def sections(results: list[dict[str, Any]]) -> dict[str, list[str]]:
