@@ -89,3 +89,12 @@ def test_the_table_of_running_is_that_of_its_results(monkeypatch):
     page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
     lines = make_running.table(json.loads(make_running.RESULTS.read_text()))
     assert "<!-- BEGIN COSTS -->\n\n" + "\n".join(lines) + "\n\n" in page
+
+
+def test_the_tables_of_diagnose_are_those_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    make_diagnose = importlib.import_module("make_diagnose")
+    page = (ROOT / "docs" / "diagnose.md").read_text(encoding="utf-8")
+    results = json.loads(make_diagnose.RECORDED.read_text())
+    for name, lines in make_diagnose.sections(results).items():
+        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
