@@ -113,11 +113,12 @@ def test_numbers_behind_stars_and_what_is_no_number():
         most: "int | None" = 3,
         on=np.True_,
         z=None,
+        powers=None,
     ):
         return optax.noisy_sgd(rate, key=key)
 
     schedule = optax.constant_schedule(0.1)
-    tx = oa.tunable(other)(schedule, jax.random.key(0), z=np.complex64(1j))
+    tx = oa.tunable(other)(schedule, jax.random.key(0), z=np.complex64(1j), powers=np.ones(3))
     _, state = jax.jit(tx.update)(GRADS, tx.init(PARAMS), PARAMS)
     assert set(oa.hyperparams(state)) == {"rate"}
     for rate in (1, np.float64(0.5), np.float32(0.5), np.asarray(0.5), jnp.float32(0.5)):
