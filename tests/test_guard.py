@@ -336,6 +336,10 @@ def test_the_norm_is_that_of_all_devices():
             lambda: oa.guard(oa.adam(1.0), clip_above=3.0, skip_above=2.0),
             "guard: clip_above must be below skip_above, 2, got 3",
         ),
+        (
+            lambda: oa.guard(oa.adam(1.0), clip_above=2.0, skip_above=2.0),
+            "guard: clip_above must be below skip_above, 2, got 2",
+        ),
         (lambda: oa.guard(oa.adam(1.0), decay=1.0), r"guard: decay must be .* \[0, 1\), got 1"),
         (lambda: oa.guard(oa.adam(1.0), warmup=0), "guard: warmup must be .* >= 1, got 0"),
         (lambda: oa.guard(oa.adam(1.0), max_skips=0.5), "guard: max_skips must be .*, got 0.5"),
