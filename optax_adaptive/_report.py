@@ -68,10 +68,15 @@ def report(state: optax.OptState) -> None:
         state: As for `scalars`.
 
     Raises:
-        ValueError: As `scalars`.
+        ValueError: As `scalars`, or if the state is traced, or of several optimizers by `jax.vmap`.
         ModuleNotFoundError: If rich is not installed.
     """
     numbers = scalars(state)
+    if not all(isinstance(x, (int, float)) for x in numbers.values()):
+        raise ValueError(
+            f"{_check.caller()}: state must be that of one optimizer, and not traced (of those "
+            "that jax.vmap made take one, as jax.tree.map(lambda x: x[0], state))."
+        )
     try:
         from rich.box import SIMPLE  # noqa: PLC0415  nothing else needs it
         from rich.console import Console  # noqa: PLC0415

@@ -126,6 +126,49 @@ def test_spikes_count_only_after_the_warm_up_and_never_after_zeros():
     assert counts(state)["skipped"] == 0
 
 
+def test_a_limit_itself_is_not_broken():
+    for limit in ({"skip_above": 2.0}, {"clip_above": 2.0}):
+        tx = oa.guard(oa.sgd(1.0), **limit, warmup=1, decay=0.0)  # usual is the norm before
+        state = tx.init(jnp.zeros(()))
+        for g in (1.0, 2.0, 4.0):
+            updates, state = tx.update(jnp.asarray(g), state)
+            assert float(updates) == -g
+        assert counts(state)["skipped"] == counts(state)["clipped"] == 0
+
+
+def test_the_defaults():
+    """A hundred gradients before one is judged, a mean over about as many, updates unseen."""
+    tx = oa.guard(breaks(200.0), skip_above=2.0)
+    state, update = tx.init(jnp.zeros(())), jax.jit(tx.update)
+    for k in range(100):
+        _, state = update(jnp.asarray(9.0 if k == 99 else 1.0), state)
+    assert counts(state)["skipped"] == 0
+    np.testing.assert_allclose(state.norm_mean, 1 - 0.99**100 + 8 * 0.01, rtol=1e-5)
+    _, state = update(jnp.asarray(9.0), state)
+    assert counts(state)["skipped"] == 1
+    updates, _ = update(jnp.ones(()), state._replace(inner=jnp.asarray(200.0)))
+    assert jnp.isinf(updates)
+
+
+@pytest.mark.parametrize("name", ["w", "b", "low", "complex"])
+def test_one_bad_number_anywhere_is_enough(name):
+    params = PARAMS | {"low": jnp.ones(2, "float16"), "complex": jnp.array([1 + 1j, 2])}
+    params |= {"n": jnp.arange(3), "none": None, "empty": jnp.zeros((0, 2))}
+    grads = params | {"n": jnp.zeros(3, int)}
+    tx = oa.guard(oa.adam(0.1))
+    _, state = tx.update(grads, tx.init(params), params)
+    assert counts(state)["finite"] == 1
+    bad = (
+        grads[name]
+        .at[(-1,) * grads[name].ndim]
+        .set(1j * jnp.inf if name == "complex" else -jnp.inf)
+    )
+    updates, after = tx.update(grads | {name: bad}, state, params)
+    assert counts(after)["nonfinite"] == 1
+    chex.assert_trees_all_equal(after.inner, state.inner)
+    chex.assert_trees_all_equal(updates, jax.tree.map(jnp.zeros_like, updates))
+
+
 def test_a_loss_that_is_not_finite_skips_too():
     tx = oa.guard(oa.momo(1.0))
     state = tx.init(PARAMS)
@@ -173,10 +216,28 @@ def test_it_raises_after_so_many_in_a_row():
     with pytest.raises(FloatingPointError, match=r"check_guard: 3 .* skipped, 5 in all, 5 of them"):
         oa.check_guard(state, max_skips=3)
     oa.check_guard(state, max_skips=4)
+    with pytest.raises(checkify.JaxRuntimeError, match=f"guard: {message}"):
+        tx.update(bad, state._replace(in_a_row=jnp.asarray(2)), PARAMS)
+    with pytest.raises(ValueError, match="functionaliz"):
+        jax.jit(tx.update)(GRADS, state, PARAMS)
     nested = optax.chain(optax.identity(), oa.guard(oa.guard(oa.sgd(1.0))))
     _, state = nested.update(bad, nested.init(PARAMS))
     with pytest.raises(FloatingPointError):
         oa.check_guard(state, max_skips=1)
+
+
+def test_one_of_several_that_skips_is_found():
+    """In groups, and in the states that vmap made."""
+    tx = optax.partition({k: oa.guard(oa.sgd(1.0)) for k in "xy"}, {"w": "x", "b": "y"})
+    for name in GRADS:
+        _, state = tx.update(GRADS | {name: GRADS[name] * jnp.nan}, tx.init(PARAMS), PARAMS)
+        with pytest.raises(FloatingPointError):
+            oa.check_guard(state, max_skips=1)
+    one = oa.guard(oa.sgd(1.0))
+    states = jax.vmap(one.init)(jnp.ones(2))
+    _, states = jax.vmap(one.update)(jnp.array([1.0, jnp.nan]), states)
+    with pytest.raises(FloatingPointError):
+        oa.check_guard(states, max_skips=1)
 
 
 def test_around_and_within_accumulation():
@@ -274,6 +335,10 @@ def test_the_norm_is_that_of_all_devices():
         (
             lambda: oa.guard(oa.adam(1.0), clip_above=3.0, skip_above=2.0),
             "guard: clip_above must be below skip_above, 2, got 3",
+        ),
+        (
+            lambda: oa.guard(oa.adam(1.0), clip_above=2.0, skip_above=2.0),
+            "guard: clip_above must be below skip_above, 2, got 2",
         ),
         (lambda: oa.guard(oa.adam(1.0), decay=1.0), r"guard: decay must be .* \[0, 1\), got 1"),
         (lambda: oa.guard(oa.adam(1.0), warmup=0), "guard: warmup must be .* >= 1, got 0"),

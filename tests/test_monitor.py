@@ -13,9 +13,18 @@ import pytest
 from cases import KINDS
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from runs import enable_x64
 
 import optax_adaptive as oa
-from optax_adaptive._codes import PositiveCodes, SignedCodes, decode, encode, squared_error
+from optax_adaptive._codes import (
+    PositiveCodes,
+    SignedCodes,
+    decode,
+    encode,
+    is_codes,
+    squared_error,
+)
+from optax_adaptive._wrappers.monitor import _quantiles
 
 nnx = pytest.importorskip("flax.nnx")
 
@@ -83,6 +92,7 @@ def test_what_does_not_move_and_what_is_not_there():
         "n": None,
         "e": jnp.zeros((0, 3)),
         "z": jnp.ones(2),
+        "s": jnp.ones(()),
     }
     grads = params | {"a": jnp.ones(4), "i": jnp.zeros(3, int), "z": jnp.zeros(2)}
     _, state = one_step(oa.monitor(oa.sgd(0.5)), params, grads)
@@ -92,7 +102,9 @@ def test_what_does_not_move_and_what_is_not_there():
     assert found["effective_lr_50/a"] == pytest.approx(0.5, rel=1e-3)
     assert math.isnan(found["effective_lr_50/z"])
     assert math.isnan(found["effective_lr_50/e"])
-    assert found["rounded_away/z"] == found["update_rms/e"] == 0
+    assert found["rounded_away/z"] == found["update_rms/e"] == found["param_rms/e"] == 0
+    assert found["param_rms/s"] == 1
+    assert found["update_rms/s"] == 0.5
     assert found["effective_lr_95"] == pytest.approx(0.5, rel=1e-3)
     assert "grad_norm/n" not in found
     one = oa.monitor(oa.sgd(0.5))
@@ -113,6 +125,54 @@ def test_updates_that_round_to_nothing(dtype):
     assert updates.dtype == jnp.float32
 
 
+def test_a_sampled_leaf_counts_as_all_of_it():
+    """600 of 1,000 coordinates stay, of which 512 are looked at."""
+    params = {"large": jnp.ones(600), "small": jnp.ones(400)}
+    grads = {"large": jnp.full(600, 1e-9), "small": jnp.ones(400)}
+    found = oa.scalars(one_step(oa.monitor(oa.sgd(1.0)), params, grads)[1])
+    assert found["rounded_away"] == pytest.approx(0.6)
+
+
+def test_quantiles_of_any_numbers():
+    """Against a sort, over all decades of float32, with weights."""
+    x = np.concatenate([np.geomspace(1.2e-38, 3.4e38, 98), [0.0, np.inf, np.nan]])
+    x = np.asarray(rng.permutation(x), "float32")
+    weights = rng.integers(1, 4, x.size)
+    kept = np.repeat(x, weights).astype("float64")
+    kept = kept[np.isfinite(kept)]
+    for some, numbers in (
+        (weights, kept),
+        (np.where(x < 1e30, 0, 1), np.float64(x[(x >= 1e30) & (x < np.inf)])),
+        (np.where(x <= 0, 1, 0), np.zeros(1)),
+    ):
+        found = jax.jit(_quantiles)(jnp.asarray(x), jnp.asarray(some, "float32"))
+        expected = np.quantile(numbers, [0.05, 0.5, 0.95], method="inverted_cdf")
+        np.testing.assert_allclose(found, expected, rtol=1 / 4000)
+    assert all(map(jnp.isnan, _quantiles(jnp.asarray(x), jnp.zeros(x.size))))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_doubles(every):
+    """The numbers stay float32, whatever the parameters are."""
+    with enable_x64(True):
+        params = {"a": jnp.arange(1.0, 9.0), "b": jnp.ones(4, "float32")}
+        tx = oa.monitor(oa.with_quantized_state(oa.adam(0.1), min_size=1), every=every)
+        state = tx.init(params)
+        _, after = jax.jit(tx.update)(params, state, params)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        assert {x.dtype.name for x in jax.tree.leaves((state.rows, state.total))} == {"float32"}
+        found = oa.scalars(after)
+        assert found["grad_norm/a"] == pytest.approx(204**0.5)
+        assert found["effective_lr_50/b"] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_branch_only_where_some_are_not_measured():
+    for every, branches in ((1, 0), (2, 1)):
+        tx = oa.monitor(oa.sgd(1.0), every=every)
+        program = jax.make_jaxpr(tx.update)(GRADS, tx.init(PARAMS), PARAMS)
+        assert str(program).count(" cond[") == branches
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("kind", [SignedCodes, PositiveCodes])
 def test_the_error_of_codes_is_what_is_expected_of_it(kind, bits):
@@ -123,6 +183,18 @@ def test_the_error_of_codes_is_what_is_expected_of_it(kind, bits):
     true = jnp.sum((decode(stored) - x) ** 2)
     assert float(squares) == pytest.approx(float(jnp.sum(decode(stored) ** 2)), rel=1e-5)
     assert float(error) == pytest.approx(float(true), rel=0.15)
+
+
+def test_the_error_of_codes_whose_blocks_are_cut_by_shards():
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    x = jax.random.normal(jax.random.key(0), (4, 256))
+    for bits in (8, 4):
+        stored = encode(x, SignedCodes, bits, 2, jnp.uint32(7))
+        with jax.set_mesh(mesh):
+            codes = jax.device_put(stored.codes, NamedSharding(mesh, P(None, "x")))
+            scales = jax.device_put(stored.block_max, NamedSharding(mesh, P(None, None)))
+            cut = squared_error(SignedCodes(codes, scales))
+        chex.assert_trees_all_close(jax.device_get(cut), squared_error(stored), rtol=1e-5)
 
 
 def test_the_error_of_a_quantized_state():
@@ -136,8 +208,31 @@ def test_the_error_of_a_quantized_state():
         assert found[bits]["state_error"] == found[bits]["state_error/first/kernel"] > 0
     assert found[4]["state_error"] > 5 * found[8]["state_error"]
     assert found[8]["state_error"] == pytest.approx(0.01, rel=0.5)
+    pairs = [
+        map(float, squared_error(x))
+        for x in jax.tree.leaves(state, is_leaf=is_codes)
+        if is_codes(x)
+    ]
+    mean = np.mean([error / squares for error, squares in pairs])
+    assert found[4]["state_error"] == pytest.approx(mean**0.5, rel=1e-4)
     _, state = one_step(oa.monitor(oa.adam(0.1)))
     assert oa.scalars(state)["state_error"] == 0
+    _, state = one_step(tx, grads=jax.tree.map(jnp.zeros_like, GRADS))
+    assert oa.scalars(state)["state_error"] == 0
+
+
+def test_what_comes_beside_the_gradients_is_handed_on():
+    seen = {}
+
+    def update(grads, state, params=None, **extra):
+        seen.update(extra)
+        return grads, state
+
+    plain = optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    tx, params = oa.monitor(plain), jnp.ones(3, "bfloat16")
+    tx.update(params, tx.init(params), params, value=2.0)
+    assert seen["value"] == 2.0
+    assert seen["given_params"].dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -173,6 +268,8 @@ def test_scalars_of_everything_there_is(capsys):
     for word in ("first/kernel", "guard/skipped", "hyperparams/learning_rate", "distance"):
         assert word in printed
     assert re.search(rf"^ +last +{found['grad_norm/last']:.2g} ", printed, re.MULTILINE)
+    assert "grad_norm/last" not in printed
+    assert set(oa.scalars(oa.momo(1.0).init(PARAMS))) == {"effective_lr"}
     only = oa.guard(oa.adam(1.0)).init(PARAMS)
     assert set(oa.scalars(only)) == {
         f"guard/{k}" for k in ("finite", "nonfinite", "skipped", "clipped", "in_a_row", "norm")
@@ -192,6 +289,15 @@ def test_several_of_a_kind_are_numbered():
     assert found["1/grad_norm"] == found["1/grad_norm/last"]
     assert found["guard/finite"] == 1
     oa.report(state)
+    tx = optax.partition(
+        {"x": oa.guard(oa.ldog()), "y": oa.guard(oa.prodigy())}, {"first": "x", "last": "y"}
+    )
+    found = oa.scalars(one_step(tx)[1])
+    rates = {f"1/{name}" for name in ("effective_lr", "distance")}
+    assert rates == {name for name in found if "guard" not in name}  # ldog has one for each leaf
+    for i, name in enumerate(("first", "last")):
+        norm = float(optax.tree.norm(GRADS[name]))
+        assert found[f"{i}/guard/norm"] == pytest.approx(norm, rel=1e-5)
 
 
 def test_report_without_rich_says_so(monkeypatch):
@@ -201,8 +307,10 @@ def test_report_without_rich_says_so(monkeypatch):
 
 
 def test_before_the_first_update(capsys):
-    oa.report(oa.monitor(oa.sgd(1.0)).init(PARAMS))
-    assert "no update yet" in capsys.readouterr().out
+    oa.report(oa.monitor(oa.sgd(1.0)).init(PARAMS["last"]))
+    printed = capsys.readouterr().out
+    assert "no update yet" in printed
+    assert re.search(r"^ +all .*\n +\(the root\) ", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("call", [oa.scalars, oa.report])
@@ -210,6 +318,17 @@ def test_nothing_to_tell(call):
     name = call.__name__
     with pytest.raises(ValueError, match=rf"^{name}: state must be that of .*, got DescentState"):
         call(oa.adam(1.0).init(PARAMS))
+
+
+def test_a_report_is_of_one_optimizer():
+    for tx in (oa.monitor(oa.sgd(1.0)), oa.guard(oa.sgd(1.0)), oa.tunable(oa.sgd)(1.0)):
+        states = jax.vmap(tx.init)(jnp.ones((2, 3)))
+        assert all(x.shape == (2,) for x in oa.scalars(states).values())
+        with pytest.raises(ValueError, match=r"^report: state must be that of one optimizer, and"):
+            oa.report(states)
+        with pytest.raises(ValueError, match=r"^report: state must be that of one optimizer, and"):
+            jax.jit(oa.report)(tx.init(jnp.ones(3)))
+        oa.report(jax.tree.map(lambda x: x[0], states))
 
 
 def test_refusals():
@@ -274,3 +393,5 @@ def test_large_leaves_are_sampled():
     found = oa.scalars(state)  # steps of 1: the rate is 1 / g
     for q, expected in (("05", 1 / 1.95), ("50", 1 / 1.5), ("95", 1 / 1.05)):
         assert found[f"effective_lr_{q}"] == pytest.approx(expected, rel=0.03)
+    many = jnp.ones((2,) * 13)  # axes
+    assert oa.scalars(one_step(oa.monitor(oa.sgd(0.5)), many, many)[1])["update_rms"] == 0.5

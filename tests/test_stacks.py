@@ -210,3 +210,15 @@ def test_exact_updates_stay_exact_inside_of_others(outside, wrap):
     assert updates.dtype == jnp.float32
     landed = optax.apply_updates(params, updates).astype("float32")
     np.testing.assert_array_equal(landed, params.astype("float32") + updates)
+
+
+@pytest.mark.parametrize("wrap", [oa.kahan, oa.master_weights, oa.stochastic_rounding])
+def test_only_updates_of_narrow_parameters_are_exact(wrap):
+    """Beside them complex and integer leaves, and wide ones with narrow gradients, are as ever."""
+    params = {"low": jnp.ones(2, "bfloat16"), "wide": jnp.ones(2)}
+    params |= {"complex": jnp.array([1 + 1j, 2]), "n": jnp.arange(3)}
+    grads = params | {"wide": jnp.ones(2, "bfloat16"), "n": jnp.zeros(3, int)}
+    tx = wrap(oa.sgd(0.5))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    expected = grads | {"low": jnp.ones(2)}
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, expected)

@@ -14,6 +14,7 @@ from cases import CASES, KINDS
 from cases import PLAIN as ALL
 
 import optax_adaptive as oa
+from optax_adaptive.compat import torch
 
 nnx = pytest.importorskip("flax.nnx")
 
@@ -96,6 +97,65 @@ def test_numbers_of_optax_and_of_ones_own():
     chex.assert_trees_all_close(
         updates, oa.adam(1e-3, eps=1e-3).update(GRADS, oa.adam(1e-3).init(PARAMS))[0]
     )
+
+
+def test_numbers_behind_stars_and_what_is_no_number():
+    def mine(rate, **others):
+        return oa.adam(rate, **others)
+
+    names = oa.hyperparams(oa.tunable(mine, fixed="eps")(0.1, b1=0.5, eps=1e-4).init(PARAMS))
+    assert set(names) == {"rate", "b1"}
+
+    def other(
+        rate: "optax.ScalarOrSchedule",
+        key,
+        window: "int" = 3,
+        most: "int | None" = 3,
+        on=np.True_,
+        z=None,
+        powers=None,
+    ):
+        return optax.noisy_sgd(rate, key=key)
+
+    schedule = optax.constant_schedule(0.1)
+    tx = oa.tunable(other)(schedule, jax.random.key(0), z=np.complex64(1j), powers=np.ones(3))
+    _, state = jax.jit(tx.update)(GRADS, tx.init(PARAMS), PARAMS)
+    assert set(oa.hyperparams(state)) == {"rate"}
+    for rate in (1, np.float64(0.5), np.float32(0.5), np.asarray(0.5), jnp.float32(0.5)):
+        assert set(oa.hyperparams(oa.tunable(oa.sgd)(rate).init(PARAMS))) == {"learning_rate"}
+
+
+def test_what_takes_gradients_alone_may_be_given_more():
+    tx = oa.tunable(optax.scale)(0.5)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS, value=1.0)
+    chex.assert_trees_all_equal(updates, optax.tree.scale(0.5, GRADS))
+
+
+def test_starting_values_stay_as_they_are():
+    for tx, name in (
+        (oa.tunable(oa.cocob)(), "eps"),
+        (oa.tunable(functools.partial(oa.cocob))(), "eps"),
+        (oa.tunable(oa.prodigy)(), "d0"),
+        (oa.tunable(lambda s_init: oa.mechanize(oa.sgd(1.0), s_init=s_init))(1e-3), "s_init"),
+        (oa.tunable(lambda init_x: oa.sgd(1.0))(1e-3), "init_x"),
+    ):
+        assert name not in oa.hyperparams(tx.init(PARAMS))
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD", "RMSprop"])
+def test_a_part_that_is_absent_where_a_number_is_zero(name):
+    """Constructors of torch leave parts out; each can be set."""
+    make = getattr(torch, name)
+    tx, plain = oa.tunable(make)(lr=0.1), make(lr=0.1)
+    state, update = tx.init(PARAMS), jax.jit(tx.update)
+    updates, after = update(GRADS, state, PARAMS)
+    expected, _ = plain.update(GRADS, plain.init(PARAMS), PARAMS)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+    updates, _ = update(GRADS, oa.set_hyperparams(state, weight_decay=5.0), PARAMS)
+    decayed = make(lr=0.1, weight_decay=5.0)
+    expected, _ = decayed.update(GRADS, decayed.init(PARAMS), PARAMS)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-5)
 
 
 def test_nothing_is_compiled_anew():
@@ -190,6 +250,26 @@ def test_a_sweep_under_vmap():
     np.testing.assert_array_equal(oa.hyperparams(states)["b1"], [0.0] * 3)
     with pytest.raises(ValueError, match=r"learning_rate must be .* shape \(2,\), where it is \(3"):
         oa.set_hyperparams(states, learning_rate=rates[:2])
+    states = oa.set_hyperparams(states, learning_rate=None)
+    np.testing.assert_array_equal(oa.hyperparams(states)["learning_rate"], [1.0] * 3)
+    np.testing.assert_array_equal(states.is_set, [[True, False, False, False, False]] * 3)
+
+
+def test_the_domains_of_names():
+    """Behind any prefix, too; of other names nothing is known."""
+
+    def mine(b1, b2, b3, rho, learning_rate, weight_decay, eps, eps_root, other):
+        return oa.sgd(learning_rate)
+
+    state = oa.tunable(mine, prefix="my_")(*[0.5] * 9).init(PARAMS)
+    shares = {"my_b1", "my_b2", "my_b3", "my_rho"}
+    for name in oa.hyperparams(state):
+        for value, taken in ((-1.0, name == "my_other"), (0.0, True), (1.0, name not in shares)):
+            if taken:
+                oa.set_hyperparams(state, **{name: value})
+            else:
+                with pytest.raises(ValueError, match=f"^set_hyperparams: {name} must be"):
+                    oa.set_hyperparams(state, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -312,6 +392,8 @@ def test_composition():
             lambda: oa.tunable(dict),
             "tunable: factory must name its arguments; <class 'dict'> does not",
         ),
+        (lambda: oa.tunable(lambda *a: oa.sgd(1.0))(1), "tunable: factory must take a by name"),
+        (lambda: oa.tunable(lambda a, /: oa.sgd(a))(1), "tunable: factory must take a by name"),
         (lambda: oa.tunable(lambda a: a)(1), "tunable: factory must make an optax.Gr.* made 1"),
         (lambda: oa.tunable(oa.adamw)(1e-3, b2=1.0), r"adamw: b2 must be a number in \[0, 1\)"),
         (lambda: oa.tunable(oa.adamw)(None), "adamw: learning_rate must be"),
@@ -328,6 +410,8 @@ def test_composition():
                 ("learning_rate", "1", "a finite number >= 0", "'1'"),
                 ("eps", True, "a finite number >= 0", "True"),
                 ("learning_rate", jnp.nan, "a finite number >= 0", "nan"),
+                ("b2", 1 - 1e-9, r"a number in \[0, 1\)", "1."),  # in float32
+                ("learning_rate", 1e39, "a finite number >= 0", "inf"),
                 ("learning_rate", jnp.ones(2), "a finite number >= 0", r"an array of shape \(2,\)"),
             )
         ),

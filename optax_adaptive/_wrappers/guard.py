@@ -68,12 +68,13 @@ def guard(
         check_updates: Whether the updates must be finite, too. Gradients that are finite give
             finite updates in this library; what else is in `tx` may not. New and old state then
             exist side by side.
-        max_skips: None, or after how many skipped steps in a row `update` raises, >= 1, where it is
-            compiled by way of `jax.experimental.checkify`.
+        max_skips: None, or after how many skipped steps in a row `update` raises, >= 1. What is
+            compiled must then go through `jax.experimental.checkify`; JAX refuses it otherwise.
 
     Raises:
         ValueError: If an argument is outside its domain.
-        JaxRuntimeError: With max_skips, as above, when the error of checkify is thrown.
+        JaxRuntimeError: With max_skips, as above: at once without `jax.jit`, and with it when the
+            error of checkify is thrown.
 
     Departures: ZClip measures by standard deviations, and begins with the variance of 25 steps; a
     multiple of the mean says the same of small noise and of large. `optax.apply_if_finite` looks at
@@ -111,7 +112,7 @@ def guard(
         good = jnp.isfinite(norm) & jnp.isfinite(0.0 if value is None else value)
 
         usual = state.norm_mean / bias(decay, jnp.maximum(state.finite, 1))
-        judged = good & (state.finite >= warmup) & (usual > 0)
+        judged = (state.finite >= warmup) & (usual > 0)
 
         def broken(limit):
             return judged & (norm > limit * usual) if limit is not None else jnp.zeros((), bool)

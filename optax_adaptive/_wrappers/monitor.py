@@ -38,7 +38,7 @@ COLUMNS = (
 _QUANTILES = (0.05, 0.5, 0.95)
 # Coordinates of a leaf that stand for all of them where each would cost.
 _SAMPLE = 512
-_STEPS = np.sqrt([2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31])  # for each axis one
+_STEPS = np.sqrt([n for n in range(2, 320) if all(n % k for k in range(2, n))])  # one an axis
 
 
 class MonitorState(NamedTuple):
@@ -85,8 +85,8 @@ def monitor(
     _check.whole(every=every)
 
     def init(params):
-        rows = zeros_of(lambda x: jnp.zeros(len(COLUMNS)), params)
-        total = jnp.zeros(len(COLUMNS))
+        total = jnp.zeros(len(COLUMNS), jnp.float32)
+        rows = zeros_of(lambda x: total, params)
         return MonitorState(zero_count(), zero_count(), rows, total, tx.init(params))
 
     def update(grads, state, *, params, given_params=None, **extra):
@@ -170,8 +170,8 @@ def _quantiles(x: jax.Array, weights: jax.Array) -> list[jax.Array]:
         enough = below >= jnp.asarray(_QUANTILES) * total
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
-    start = jnp.full(len(_QUANTILES), -1), jnp.full(len(_QUANTILES), 0x7F800)
-    _, found = lax.fori_loop(0, 20, narrower, start)
+    start = [jnp.full(len(_QUANTILES), bound, jnp.int32) for bound in (-1, 0x7F800)]
+    _, found = lax.fori_loop(0, 20, narrower, tuple(start))
     # The middle of the numbers with these bits; 0 itself where they are none.
     found = jnp.where(found > 0, (found << 12) + (1 << 11), 0)
     return list(jnp.where(total > 0, lax.bitcast_convert_type(found, jnp.float32), jnp.nan))

@@ -18,11 +18,13 @@ from optax_adaptive._core import at, find_states, states_of, zero_count
 from optax_adaptive._numerics import increment
 
 # What these construct speaks of itself in its errors.
-CALL_FOR_THE_USER = ("construct", "update")
+CALL_FOR_THE_USER = ("construct", "made")
 
 # Numbers that only `init` reads: to set them would do nothing.
 _STARTS = re.compile(r".*\.(init\w*|d0|s_init)|cocob\.eps")
 _SCHEDULES = set(get_args(optax.ScalarOrSchedule))
+# Annotations, which `from __future__ import annotations` makes strings.
+_WHOLE = (int, int | None, "int", "int | None", "Optional[int]")
 _FINITE = ("a finite number", math.isfinite)
 # What these names mean everywhere, behind any prefix. Of others a state cannot know more.
 _DOMAINS = {
@@ -86,7 +88,7 @@ def tunable(
     the constants of the program once a checkpoint is restored. `adabound` and `amsbound` find no
     `base_lr` there.
     """
-    if not callable(factory) or isinstance(factory, optax.GradientTransformation):
+    if not callable(factory):
         raise ValueError(
             f"tunable: factory must be a constructor, as adamw is, not what it makes, "
             f"got {factory!r}."
@@ -135,10 +137,16 @@ def tunable(
         def by_name(values: jax.Array) -> dict[str, jax.Array]:
             return {name: values[i] for i, name in enumerate(numbers)}
 
+        def made(values: dict[str, jax.Array]) -> optax.GradientTransformationExtraArgs:
+            tuned = {name.removeprefix(prefix): x for name, x in values.items()}
+            return optax.with_extra_args_support(factory(**arguments | tuned))
+
         def init(params: optax.Params) -> TunableState:
             first = of_step(zero_count())
             none = jnp.zeros(len(numbers), bool)
-            return TunableState(zero_count(), by_name(first), first, none, tx.init(params))
+            # A part that is left out where a number is 0 is there where it may change.
+            inner = made(by_name(first)).init(params)
+            return TunableState(zero_count(), by_name(first), first, none, inner)
 
         def update(
             updates: optax.Updates, state: Any, params: Any = None, **extra: Any
@@ -154,9 +162,7 @@ def tunable(
             is_set = state.is_set | (last != state.constructed)
             constructed = of_step(state.count)
             values = by_name(jnp.where(is_set, last, constructed))
-            now = factory(**arguments | {k.removeprefix(prefix): x for k, x in values.items()})
-            now = optax.with_extra_args_support(now)
-            updates, inner = now.update(updates, state.inner, params, **extra)
+            updates, inner = made(values).update(updates, state.inner, params, **extra)
             return updates, TunableState(increment(state.count), values, constructed, is_set, inner)
 
         return optax.GradientTransformationExtraArgs(init, update)
@@ -256,13 +262,15 @@ def _check_value(name: str, value: Any, there: jax.Array) -> None:
     domain, holds = _DOMAINS.get(base or "", _FINITE)
     must = f"set_hyperparams: {name} must be {domain}"
     given = value if isinstance(value, jax.Array) else np.asarray(value)
-    if not any(jnp.issubdtype(given.dtype, kind) for kind in (jnp.integer, jnp.floating)):
+    if not _is_real(given.dtype):
         raise ValueError(f"{must}, got {value!r}.")
     if given.shape not in ((), there.shape):
         raise ValueError(f"{must}, got an array of shape {given.shape}, where it is {there.shape}.")
     if isinstance(given, jax.core.Tracer):
         return
-    for x in np.asarray(given, np.float64).ravel():
+    with np.errstate(over="ignore"):  # as it is kept: 1 - 1e-9 is 1
+        kept = np.asarray(given, np.float64).astype(np.float32)
+    for x in kept.ravel():
         if not holds(x):
             raise ValueError(f"{must}, got {x:g}.")
 
@@ -286,16 +294,18 @@ def _arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str
 def _is_tuned(value: Any, parameter: inspect.Parameter | None) -> bool:
     """Whether this argument is a number that may change while training, or a schedule of one."""
     says = parameter.annotation if parameter else inspect.Parameter.empty
-    if says in (int, int | None):
+    if says in _WHOLE:
         return False
     if callable(value):
         schedules = says is inspect.Parameter.empty or "Schedule" in str(says)
         return schedules or set(get_args(says)) >= _SCHEDULES
-    if isinstance(value, (bool, np.bool_)):
-        return False
-    return isinstance(value, (int, float, np.number)) or (
-        isinstance(value, (np.ndarray, jax.Array)) and not value.shape and value.dtype != bool
-    )
+    if isinstance(value, (np.generic, np.ndarray, jax.Array)):
+        return not value.shape and _is_real(value.dtype)  # a random key is an array, too
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_real(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
 
 
 def _name(factory: Any) -> str:
