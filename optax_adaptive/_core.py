@@ -351,6 +351,12 @@ def states_of(wrappers: str, state: Any, kind: type | tuple[type, ...]) -> list[
     return states
 
 
+def only_array(node: Any) -> jax.Array:
+    """An array, or the one that a Variable of Flax NNX holds."""
+    (x,) = jax.tree.leaves(node)
+    return x
+
+
 def is_absent(x: Any) -> bool:
     """Whether this stands for an array that a mask or a filter left out of a state."""
     return x is None or isinstance(x, optax.MaskedNode)

@@ -7,7 +7,7 @@ import jax.core
 import optax
 
 from optax_adaptive import _check
-from optax_adaptive._core import find_states
+from optax_adaptive._core import find_states, only_array
 from optax_adaptive._free import FreeDescentState
 from optax_adaptive._paths import names
 from optax_adaptive._wrappers.guard import GuardState
@@ -42,13 +42,13 @@ def scalars(state: optax.OptState) -> dict[str, Any]:
             found |= {f"{which}{column}{leaf}": row[..., k] for k, column in enumerate(COLUMNS)}
     for which, s in _numbered(state, GuardState):
         counts = {name: getattr(s, name) for name in _COUNTS}
-        found |= {f"{which}guard/{name}": _array(x) for name, x in counts.items()}
+        found |= {f"{which}guard/{name}": only_array(x) for name, x in counts.items()}
     if find_states(state, TunableState):
         found |= {f"hyperparams/{name}": x for name, x in hyperparams(state).items()}
     for which, s in _numbered(state, FreeDescentState):
         told = {name: getattr(s.direction, name, None) for name in ("effective_lr", "distance")}
         one = {name: x for name, x in told.items() if len(jax.tree.leaves(x)) == 1}
-        found |= {f"{which}{name}": _array(x) for name, x in one.items()}
+        found |= {f"{which}{name}": only_array(x) for name, x in one.items()}
     if not found:
         raise ValueError(
             f"{_check.caller()}: state must be that of an optimizer with monitor, guard or tunable "
@@ -86,8 +86,8 @@ def report(state: optax.OptState) -> None:
 
     console = Console()
     for which, s in _numbered(state, MonitorState):
-        measured = int(_array(s.measured))
-        title = f"update {measured} of {int(_array(s.calls))}" if measured else "no update yet"
+        measured = int(only_array(s.measured))
+        title = f"update {measured} of {int(only_array(s.calls))}" if measured else "no update yet"
         table = Table("leaf", title=title, box=SIMPLE, padding=(0, 1, 0, 0))
         for column in COLUMNS:
             table.add_column(column.replace("_", "\n"), justify="right")
@@ -114,10 +114,4 @@ def _rows(state: MonitorState) -> list[tuple[str, jax.Array]]:
     """The rows with what to put behind a column: that of all leaves first, then each."""
     leaves = (f"/{name}" for name in names(state.rows))
     rows = zip(leaves, jax.tree.leaves(state.rows), strict=True)
-    return [("", _array(state.total)), *rows]
-
-
-def _array(node: Any) -> jax.Array:
-    """An array, or the one that a Variable of Flax NNX holds."""
-    (x,) = jax.tree.leaves(node)
-    return x
+    return [("", only_array(state.total)), *rows]

@@ -12,7 +12,7 @@ import optax
 from jax.experimental import checkify
 
 from optax_adaptive import _check
-from optax_adaptive._core import map_leaves, states_of, transformation, zero_count
+from optax_adaptive._core import map_leaves, only_array, states_of, transformation, zero_count
 from optax_adaptive._numerics import bias, increment
 
 
@@ -176,8 +176,8 @@ def check_guard(state: optax.OptState, max_skips: int) -> None:
     """
     _check.whole(max_skips=max_skips)
     for s in jax.device_get(states_of("guard", state, GuardState)):
-        in_a_row, skipped, nonfinite, norm = (
-            jax.tree.leaves(x)[0] for x in (s.in_a_row, s.skipped, s.nonfinite, s.norm)
+        in_a_row, skipped, nonfinite, norm = map(
+            only_array, (s.in_a_row, s.skipped, s.nonfinite, s.norm)
         )
         if in_a_row.max() >= max_skips:
             raise FloatingPointError(

@@ -71,12 +71,13 @@ def monitor(
     Quantiles and shares are those of up to 512 coordinates of each leaf, evenly spread.
 
     Updates are those of `tx`, and nothing is read back from a device. `report(state)` prints a
-    table, `scalars(state)` is a flat dict for a logger. Put it outermost, but for `guard`.
+    table, `scalars(state)` is a flat dict for a logger. Only `guard` and `accumulate` go around it.
 
     Args:
         tx: Any transformation.
         every: Which updates are measured, a whole number >= 1: the first, and each that comes so
-            many later. Others cost next to nothing under `jax.jit`.
+            many later. At others nothing is computed; but what the measurement would read, XLA on
+            CPU keeps at every step.
 
     Raises:
         ValueError: If `every` is outside its domain, or `update` is not given the parameters.

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from optax_adaptive import _check
-from optax_adaptive._core import at, find_states, states_of, zero_count
+from optax_adaptive._core import at, find_states, only_array, states_of, zero_count
 from optax_adaptive._numerics import increment
 
 # What these construct speaks of itself in its errors.
@@ -192,7 +192,7 @@ def hyperparams(state: optax.OptState) -> dict[str, jax.Array]:
                     f"{_check.caller()}: {name} is there twice; give one tunable a prefix of its "
                     f'own, as tunable(adamw, prefix="head_").'
                 )
-            found[name] = _array(value)
+            found[name] = only_array(value)
     return found
 
 
@@ -223,10 +223,10 @@ def set_hyperparams(state: optax.OptState, **values: Any) -> optax.OptState:
     def leaf(s: Any) -> Any:
         if not isinstance(s, TunableState):
             return s
-        is_set, numbers = _array(s.is_set), dict(s.hyperparams)
+        is_set, numbers = only_array(s.is_set), dict(s.hyperparams)
         for i, name in enumerate(sorted(numbers)):
             if name in values:
-                given, constructed = values[name], _array(s.constructed)[..., i]
+                given, constructed = values[name], only_array(s.constructed)[..., i]
                 value = constructed if given is None else jnp.asarray(given, jnp.float32)
                 value = jnp.broadcast_to(value, constructed.shape)
                 numbers[name] = _replaced(numbers[name], value)
@@ -244,12 +244,6 @@ def _is_state(x: Any) -> bool:
 def _all_within(states: list[Any]) -> list[Any]:
     """These states, and those within them."""
     return [x for s in states for x in (s, *_all_within(find_states(s.inner, TunableState)))]
-
-
-def _array(node: Any) -> jax.Array:
-    """An array, or the one that a Variable of Flax NNX holds."""
-    (x,) = jax.tree.leaves(node)
-    return x
 
 
 def _replaced(node: Any, x: jax.Array) -> Any:
