@@ -15,11 +15,11 @@ RESULTS = HERE.parent / "benchmarks" / "results" / "running.json"
 
 
 def table(report: dict[str, Any]) -> Iterator[str]:
-    yield "| around AdamW | temporaries | with the option | step | training step |"
-    yield "|---|---|---|---|---|"
+    yield "| around AdamW | temporaries | step | training step |"
+    yield "|---|---|---|---|"
     for name, row in report["rows"].items():
-        numbers = [*row["temporaries"], row["step"], row["training"]]
-        yield "| " + " | ".join([f"`{name}`", *(f"{x:.2f}" for x in numbers)]) + " |"
+        cells = (f"{default:.2f}, {option:.2f}" for default, option in row.values())
+        yield "| " + " | ".join([f"`{name}`", *cells]) + " |"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def scalars(state: optax.OptState) -> dict[str, Any]:
     Where there are several of a kind, as in groups, "0/", "1/", ... stand before the names.
 
     Raises:
-        ValueError: If there is nothing of the kind.
+        ValueError: If there is nothing of the kind, or two `tunable` have a name in common.
     """
     found: dict[str, Any] = {}
     for which, s in _numbered(state, MonitorState):
@@ -52,7 +52,7 @@ def scalars(state: optax.OptState) -> dict[str, Any]:
     if not found:
         raise ValueError(
             f"{_check.caller()}: state must be that of an optimizer with monitor, guard or tunable "
-            f"in it, or of one that finds its own rate, got {type(state).__name__}."
+            f"in it, or of one that finds one rate for all, got {type(state).__name__}."
         )
     if any(isinstance(x, jax.core.Tracer) for x in found.values()):
         return found

@@ -200,6 +200,16 @@ def test_who_says_what():
     assert (seventh, eighth) == (9.0, 9.0)
 
 
+def test_a_schedule_may_be_nan_once():
+    """That is visible, and over when it says a number again."""
+    tx = oa.tunable(oa.sgd)(learning_rate=lambda step: jnp.where(step == 1, jnp.nan, 1.0))
+    state, update, seen = tx.init(jnp.ones(())), jax.jit(tx.update), []
+    for _ in range(3):
+        updates, state = update(jnp.ones(()), state)
+        seen.append(float(updates))
+    np.testing.assert_array_equal(seen, [-1.0, np.nan, -1.0])
+
+
 def test_a_checkpoint_outlives_a_change_of_mind(tmp_path):
     """From a constant to another one and to a schedule; what was set by hand stays set."""
     make = oa.tunable(oa.adamw)

@@ -24,8 +24,8 @@ class GuardState(NamedTuple):
     skipped: jax.Array  # count of steps not made, int32, shape ()
     clipped: jax.Array  # count of gradients made smaller, int32, shape ()
     in_a_row: jax.Array  # steps not made since the last one that was, int32, shape ()
-    norm: jax.Array  # of the last gradient, float32, shape ()
-    norm_mean: jax.Array  # decaying sum of norms, float32, shape ()
+    norm: jax.Array  # of the last gradient, float32 at least, shape ()
+    norm_mean: jax.Array  # decaying sum of norms, float32 at least, shape ()
     inner: optax.OptState  # of the wrapped transformation
 
 

@@ -159,7 +159,7 @@ def tunable(
             last = jnp.stack([state.hyperparams[name] for name in numbers] or [jnp.zeros(())])
             last = last[: len(numbers)]
             # A value that was written into the state without `set_hyperparams` is meant, too.
-            is_set = state.is_set | (last != state.constructed)
+            is_set = state.is_set | ((last != state.constructed) & ~jnp.isnan(last))
             constructed = of_step(state.count)
             values = by_name(jnp.where(is_set, last, constructed))
             updates, inner = made(values).update(updates, state.inner, params, **extra)
