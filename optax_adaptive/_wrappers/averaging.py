@@ -55,7 +55,7 @@ def polynomial_averaging(
     never decays. A step that makes any parameter not finite is not averaged, and not counted. Of
     parameters below 32 bits it is the mean in float32, before they are rounded.
 
-    It must be outermost: what follows it in a chain changes updates that have been counted.
+    What changes updates goes inside: behind it in a chain, it changes what has been counted.
 
     Args:
         tx: Any optimizer.
@@ -111,7 +111,7 @@ def exponential_averaging(
     it overwritten, which would hide it. Of parameters below 32 bits it is the mean in float32,
     before they are rounded.
 
-    It must be outermost: what follows it in a chain changes updates that have been counted.
+    What changes updates goes inside: behind it in a chain, it changes what has been counted.
 
     Args:
         tx: Any optimizer. Those that find the parameters anew from the first ones, as `cocob`,

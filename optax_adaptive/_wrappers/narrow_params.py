@@ -72,9 +72,10 @@ def stochastic_rounding(
     a weight decay altogether. No memory is needed, but noise comes in: of up to one digit of the
     parameter at each step.
 
-    It must be outermost, weight decay inside: the updates of parameters below 32 bits leave in
-    float32, also where gradients are narrower, and what changes or rounds them misses q. `tx` sees
-    gradients and parameters in float32. Parameters of 32 bits and more are left to it.
+    Around it go only `guard`, `accumulate` and `monitor`, and weight decay goes inside: the updates
+    of parameters below 32 bits leave in float32, also where gradients are narrower, and what
+    changes or rounds them misses q. `tx` sees gradients and parameters in float32. Parameters of 32
+    bits and more are left to it.
 
     Args:
         tx: Any optimizer.
@@ -123,9 +124,10 @@ def kahan(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
         state = tx.init(params)
         params = optax.tree.cast(params, jnp.bfloat16)
 
-    `exact_params(state, params)` are p + r. It must be outermost, weight decay inside: the updates
-    of parameters below 32 bits leave in float32, also where gradients are narrower, and what
-    changes or rounds them misses q. Parameters of 32 bits and more are left to `tx`.
+    `exact_params(state, params)` are p + r. Around it go only `guard`, `accumulate` and `monitor`,
+    and weight decay goes inside: the updates of parameters below 32 bits leave in float32, also
+    where gradients are narrower, and what changes or rounds them misses q. Parameters of 32 bits
+    and more are left to `tx`.
 
     Args:
         tx: Any optimizer.
@@ -189,9 +191,9 @@ def master_weights(
     `exact_params(state, params)` are x, to evaluate, to export and to save. (Numbers halfway
     between two bfloat16, one in 65,536, start one unit of the last place off.)
 
-    It must be outermost, weight decay inside: the updates of bfloat16 parameters leave in float32,
-    also where gradients are narrower, and what changes or rounds them misses q. Parameters of 32
-    bits and more are left to `tx`.
+    Around it go only `guard`, `accumulate` and `monitor`, and weight decay goes inside: the updates
+    of bfloat16 parameters leave in float32, also where gradients are narrower, and what changes or
+    rounds them misses q. Parameters of 32 bits and more are left to `tx`.
 
     Args:
         tx: Any optimizer.
