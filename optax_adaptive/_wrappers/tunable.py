@@ -4,7 +4,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
@@ -130,9 +130,11 @@ def tunable(
             and _is_tuned(value, signature.parameters.get(name))
         }
 
+        def stacked(values: Iterable[Any]) -> jax.Array:
+            return jnp.array([jnp.asarray(x, jnp.float32) for x in values], jnp.float32)
+
         def of_step(count: jax.Array) -> jax.Array:
-            values = [jnp.asarray(at(x, count), jnp.float32) for x in numbers.values()]
-            return jnp.stack(values) if values else jnp.zeros(0)
+            return stacked(at(x, count) for x in numbers.values())
 
         def by_name(values: jax.Array) -> dict[str, jax.Array]:
             return {name: values[i] for i, name in enumerate(numbers)}
@@ -156,8 +158,7 @@ def tunable(
                     f"{_name(factory)}.update: the state has the hyperparameters "
                     f"{', '.join(state.hyperparams)}; this optimizer has {', '.join(numbers)}."
                 )
-            last = jnp.stack([state.hyperparams[name] for name in numbers] or [jnp.zeros(())])
-            last = last[: len(numbers)]
+            last = stacked(state.hyperparams[name] for name in numbers)
             # A value that was written into the state without `set_hyperparams` is meant, too.
             is_set = state.is_set | ((last != state.constructed) & ~jnp.isnan(last))
             constructed = of_step(state.count)
