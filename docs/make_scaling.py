@@ -8,7 +8,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +22,45 @@ PAGE = HERE / "scaling.md"
 PLATFORMS = {"cpu": "CPU", "cuda": "GPU, H100", "tpu": "TPU v5e"}
 
 
-def forms(results: dict[str, Any]) -> Iterator[str]:
-    """A line for every form of training with AdamW, a column for every platform."""
-    yield "| AdamW | state on one device | " + " | ".join(PLATFORMS.values()) + " |"
-    yield "|---" * (2 + len(PLATFORMS)) + "|"
-    rows = [[r for r in results[p]["rows"] if r["optimizer"] == "adamw"] for p in PLATFORMS]
-    for same in zip(*rows, strict=True):
-        state = same[0]["held"]["state"] / 2**20
-        cells = (
-            f"{collectives.described(r['collectives'])}; "
-            f"sends {collectives.sent(r['collectives']) / 2**20:.0f} MiB"
-            for r in same
-        )
-        yield f"| {same[0]['form']} | {state:.1f} MiB | " + " | ".join(cells) + " |"
+Found = dict[str, Any]
 
 
-def optimizers(results: dict[str, Any]) -> Iterator[str]:
+def forms(results: Found) -> Iterator[str]:
+    """A line for every form of training with AdamW."""
+
+    def cell(row: Found) -> str:
+        sent = collectives.sent(row["collectives"]) / 2**20
+        return f"{collectives.described(row['collectives'])}; sends {sent:.0f} MiB"
+
+    return table("AdamW", results, lambda r: r["optimizer"] == "adamw", lambda r: r["form"], cell)
+
+
+def optimizers(results: Found) -> Iterator[str]:
     """A line for every optimizer with its state spread."""
-    yield "| ZeRO-1 | state on one device | " + " | ".join(PLATFORMS.values()) + " |"
+
+    def cell(row: Found) -> str:
+        return collectives.described(row["collectives"])
+
+    def named(row: Found) -> str:
+        return f"`{row['optimizer']}`"
+
+    return table("ZeRO-1", results, lambda r: r["form"] == "ZeRO-1", named, cell)
+
+
+def table(
+    title: str,
+    results: Found,
+    chosen: Callable[[Found], bool],
+    name: Callable[[Found], str],
+    cell: Callable[[Found], str],
+) -> Iterator[str]:
+    """A line for each of the chosen rows, a column for every platform."""
+    yield f"| {title} | state on one device | " + " | ".join(PLATFORMS.values()) + " |"
     yield "|---" * (2 + len(PLATFORMS)) + "|"
-    rows = [[r for r in results[p]["rows"] if r["form"] == "ZeRO-1"] for p in PLATFORMS]
+    rows = [list(filter(chosen, results[p]["rows"])) for p in PLATFORMS]
     for same in zip(*rows, strict=True):
         state = same[0]["held"]["state"] / 2**20
-        cells = (collectives.described(r["collectives"]) for r in same)
-        yield f"| `{same[0]['optimizer']}` | {state:.1f} MiB | " + " | ".join(cells) + " |"
+        yield f"| {name(same[0])} | {state:.1f} MiB | " + " | ".join(map(cell, same)) + " |"
 
 
 def printed() -> Iterator[str]:

@@ -11,7 +11,6 @@ holds are not made again.
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -286,8 +285,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", choices=("auto", "mnist", "digits"), default="auto", help="mnist may download")
-    add("--data-dir", type=Path, help="the four IDX files of MNIST; default $MNIST_DIR")
+    digits_data.add_options(parser)
     add("--steps", type=int, default=2000, help="of every run, a multiple of 10; default 2000")
     add("--short", action="store_true", help="200 steps")
     add("--output-dir", type=Path, default=Path("outputs/diagnose"))
@@ -303,11 +301,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run what the command line asks for, and show it."""
     args = parse(argv)
     console = Console()
-    try:
-        data = digits_data.load(args.data, args.data_dir)
-    except digits_data.DataError as error:
-        print(f"diagnose.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    data = digits_data.of_options(args, "diagnose.py")
     console.print(f"Data: {data.source}.", highlight=False)
     args.output_dir.mkdir(parents=True, exist_ok=True)
     results_file = args.output_dir / "results.json"

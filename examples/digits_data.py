@@ -1,9 +1,11 @@
 """Handwritten digits for the examples: MNIST, verified, or the small set that needs no network."""
 
+import argparse
 import gzip
 import hashlib
 import os
 import struct
+import sys
 import tempfile
 import urllib.request
 import zlib
@@ -40,6 +42,22 @@ class Digits(NamedTuple):
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `load`."""
+    add = parser.add_argument
+    add("--data", choices=("auto", "mnist", "digits"), default="auto", help="mnist may download")
+    add("--data-dir", type=Path, help="the four IDX files of MNIST; default $MNIST_DIR")
+
+
+def of_options(args: argparse.Namespace, who: str) -> Digits:
+    """What these options say; what is missing is said, and ends the program."""
+    try:
+        return load(args.data, args.data_dir)
+    except DataError as error:
+        print(f"{who}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 def load(data: str = "auto", data_dir: str | os.PathLike[str] | None = None) -> Digits:

@@ -15,7 +15,6 @@ import importlib.util
 import itertools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -255,8 +254,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", choices=("auto", "mnist", "digits"), default="auto", help="mnist may download")
-    add("--data-dir", type=Path, help="the four IDX files of MNIST; default $MNIST_DIR")
+    digits_data.add_options(parser)
     add("--steps", type=int, default=STEPS, help=f"at most {STEPS}, which is the default")
     add("--output-dir", type=Path, default=Path("outputs/from_keras"))
     add("--recorded", action="store_true", help="do not run Keras even where it is installed")
@@ -274,11 +272,7 @@ def main(argv: list[str] | None = None) -> list[Run]:
     """Run what the command line asks for, and show it."""
     args = parse(argv)
     console = Console()
-    try:
-        digits = digits_data.load(args.data, args.data_dir)
-    except digits_data.DataError as error:
-        print(f"from_keras.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    digits = digits_data.of_options(args, "from_keras.py")
     kept = json.loads(RECORDED.read_text())
     if args.live:
         os.environ.setdefault("KERAS_BACKEND", "jax")

@@ -16,7 +16,6 @@ import itertools
 import json
 import math
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -310,8 +309,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--optimizer", nargs="+", choices=OPTIMIZERS, metavar="NAME", help=", ".join(OPTIMIZERS))
     add("--recipe", choices=("tuned", "article"), default="tuned")
-    add("--data", choices=("auto", "mnist", "digits"), default="auto", help="mnist may download")
-    add("--data-dir", type=Path, help="the four IDX files of MNIST; default $MNIST_DIR")
+    digits_data.add_options(parser)
     add("--epochs", type=int, help="default 10 on the embedded digits, else 5")
     add("--seeds", type=int, nargs="+", help="default 0; in the article's recipe 0 1 2")
     add("--output-dir", type=Path, default=Path("outputs/mnist"))
@@ -329,11 +327,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run what the command line asks for, and show it."""
     args = parse(argv)
     console = Console()
-    try:
-        data = digits_data.load(args.data, args.data_dir)
-    except digits_data.DataError as error:
-        print(f"mnist.py: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    data = digits_data.of_options(args, "mnist.py")
     train, test = len(data.train_images), len(data.test_images)
     sizes = (
         f"{train * 4 // 5:,} images to train, {train - train * 4 // 5:,} held out, {test:,} to test"

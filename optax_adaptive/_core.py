@@ -327,6 +327,13 @@ def leaf_decays(updates: Any, amount: Any, mask: Any, given_params: Any) -> Any:
     return _choose(mask(given_params) if callable(mask) else mask, here, none)
 
 
+def branch(due: Any, then: Callable[..., Any], otherwise: Callable[..., Any], *args: Any) -> Any:
+    """`lax.cond` under a trace; without one the branch itself, which leaves nothing compiled."""
+    if isinstance(due, jax.core.Tracer):
+        return jax.lax.cond(due, then, otherwise, *args)
+    return (then if due else otherwise)(*args)
+
+
 def find_states(state: Any, kind: type | tuple[type, ...]) -> list[Any]:
     """The states of one of these types in another state, however deep, but not inside of one found.
 

@@ -80,7 +80,7 @@ def table(rows: Iterable[Iterable[str]]) -> str:
 
 
 class Report(Mapping[str, Any]):
-    """What is decided about every leaf, by its path; `str` is a table."""
+    """What is decided, about every leaf by its path; `str` is a table."""
 
     def __init__(self, decided: Mapping[str, Any], rows: Iterable[Iterable[str]], foot: str = ""):
         self._decided, self._text = dict(decided), table(rows) + foot

@@ -1,7 +1,7 @@
 """Bytes before anything is allocated: of parameters, gradients and state, on every device."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Shard
 
 from optax_adaptive import _check
 from optax_adaptive._core import trains
-from optax_adaptive._paths import Shape, matching, names, table
+from optax_adaptive._paths import Report, Shape, matching, names, table
 from optax_adaptive._sharding import (
     Entry,
     a_mesh,
@@ -107,43 +107,27 @@ class Plan:
         return sums
 
 
-class Plans(Mapping[str, Plan]):
-    """A `Plan` for every alternative, by its name; `str` is a table with a column for each."""
+def _side_by_side(plans: Mapping[str, Plan]) -> list[list[str]]:
+    """The rows of a table with a column for every alternative."""
+    fields = [_fields(of) for of in plans.values()]
+    devices = [of.device for of in plans.values()]
+    rows = [["", *plans]]
 
-    def __init__(self, plans: Mapping[str, Plan]):
-        self._plans = dict(plans)
+    def add(name: str, found: Iterable[Any]) -> None:
+        rows.append([name, *("" if x is None else human(x) for x in found)])
 
-    def __getitem__(self, name: str) -> Plan:
-        return self._plans[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._plans)
-
-    def __len__(self) -> int:
-        return len(self._plans)
-
-    def __str__(self) -> str:
-        fields = [_fields(of) for of in self.values()]
-        devices = [of.device for of in self.values()]
-        rows = [["", *self]]
-
-        def add(name: str, found: Iterable[Any]) -> None:
-            rows.append([name, *("" if x is None else human(x) for x in found)])
-
+    for name in _TOTALS:
+        add(name, (getattr(of, name) for of in plans.values()))
+        if name == "state":
+            every = dict.fromkeys(field for of in fields for field in of)
+            for field in sorted(every, key=_last):
+                add(f"  {field}", (of.get(field) for of in fields))
+    rows.append(["state per parameter", *(f"{of.per_parameter:.2f} B" for of in plans.values())])
+    if None not in devices:
+        rows.append(["on one device", *[""] * len(plans)])
         for name in _TOTALS:
-            add(name, (getattr(of, name) for of in self.values()))
-            if name == "state":
-                every = dict.fromkeys(field for of in fields for field in of)
-                for field in sorted(every, key=_last):
-                    add(f"  {field}", (of.get(field) for of in fields))
-        rows.append(["state per parameter", *(f"{of.per_parameter:.2f} B" for of in self.values())])
-        if None not in devices:
-            rows.append(["on one device", *[""] * len(self)])
-            for name in _TOTALS:
-                add(f"  {name}", (getattr(held, name) for held in devices))
-        return table(rows)
-
-    __repr__ = __str__
+            add(f"  {name}", (getattr(held, name) for held in devices))
+    return rows
 
 
 def plan(
@@ -184,12 +168,11 @@ def plan(
     if not isinstance(tx, Mapping) or not tx:
         return _plan(tx, params, mesh, shardings, groups)
     each = isinstance(shardings, Mapping) and shardings.keys() == tx.keys()
-    return Plans(
-        {
-            name: _plan(one, params, mesh, shardings[name] if each else shardings, groups)
-            for name, one in tx.items()
-        }
-    )
+    plans = {
+        name: _plan(one, params, mesh, shardings[name] if each else shardings, groups)
+        for name, one in tx.items()
+    }
+    return Report(plans, _side_by_side(plans))
 
 
 def human(size: int) -> str:

@@ -3,15 +3,33 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from goldens.mapping import deviation
 from jax import enable_x64
 
 import optax_adaptive as oa
 from optax_adaptive._core import find_states
 
-__all__ = ["deviation", "enable_x64", "trajectory"]
+__all__ = ["deviation", "enable_x64", "temporaries", "trajectory"]
 
 AVERAGING = (oa.PolynomialAveragingState, oa.ExponentialAveragingState)
+
+
+def temporaries(tx, extra=None, **options):
+    """What a compiled step keeps beside its results, in arrays of the size of the parameters.
+
+    Parameters and state are donated; `extra` is given to `update`, `options` to the compiler.
+    """
+
+    def step(params, state, grads):
+        updates, state = tx.update(grads, state, params, **extra or {})
+        return optax.apply_updates(params, updates), state
+
+    params = {"kernel": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
+    state = jax.eval_shape(tx.init, params)
+    lowered = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params)
+    memory = lowered.compile(compiler_options=options).memory_analysis()
+    return memory.temp_size_in_bytes / (4 * 512 * 512)
 
 
 def trajectory(tx, start, gradients, dtype="float32", l2=0.0):

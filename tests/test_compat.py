@@ -20,7 +20,7 @@ from compat_goldens import (
     schedule_of,
     snake,
 )
-from runs import deviation, enable_x64
+from runs import deviation, enable_x64, temporaries
 
 from optax_adaptive import compat
 
@@ -272,16 +272,7 @@ def test_injected_hyperparameters(framework, name):
 
 @every_line
 def test_no_temporaries(framework, name):
-    tx = made(framework, name)
-
-    def step(params, state, grads):
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
-
-    params = {"kernel": jax.ShapeDtypeStruct((512, 512), jnp.float32)}
-    state = jax.eval_shape(tx.init, params)
-    compiled = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    words = compiled.memory_analysis().temp_size_in_bytes / (4 * 512 * 512)
+    words = temporaries(made(framework, name))
     assert words <= TEMPORARIES.get(f"{framework}-{name}", 0.01)
 
 

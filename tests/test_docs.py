@@ -33,19 +33,28 @@ def test_pages_are_found():
     }
 
 
-def test_the_table_of_optimizers_is_that_of_the_package(monkeypatch):
+@pytest.fixture
+def maker(monkeypatch):
+    """The script of a name that fills a page."""
     monkeypatch.syspath_prepend(ROOT / "docs")
+    return lambda name: importlib.import_module(f"make_{name}")
+
+
+def test_the_table_of_optimizers_is_that_of_the_package(maker):
     page = (ROOT / "docs" / "choosing.md").read_text(encoding="utf-8")
-    assert "\n".join(importlib.import_module("make_choosing").table()) in page
+    assert "\n".join(maker("choosing").table()) in page
 
 
-def test_the_tables_of_porting_are_those_of_its_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    make_porting = importlib.import_module("make_porting")
-    page = (ROOT / "docs" / "porting.md").read_text(encoding="utf-8")
-    results = json.loads(make_porting.RESULTS.read_text())
-    for name, lines in make_porting.sections(results).items():
-        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+def assert_filled(page, sections):
+    """Between its markers the page has what its script makes."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for name, lines in sections.items():
+        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in text
+
+
+def test_the_tables_of_porting_are_those_of_its_results(maker):
+    porting = maker("porting")
+    assert_filled("porting", porting.sections(json.loads(porting.RESULTS.read_text())))
 
 
 def test_the_reference_has_every_public_name():
@@ -69,32 +78,17 @@ def test_the_reference_has_every_name_of_compat():
     assert sorted(listed) == sorted(public)
 
 
-def test_the_tables_of_precision_are_those_of_its_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    page = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
-    for name, lines in importlib.import_module("make_precision").sections().items():
-        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+@pytest.mark.parametrize("page", ["precision", "scaling"])
+def test_the_tables_are_those_of_the_results(page, maker):
+    assert_filled(page, maker(page).sections())
 
 
-def test_the_tables_of_scaling_are_those_of_its_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
-    for name, lines in importlib.import_module("make_scaling").sections().items():
-        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+def test_the_table_of_running_is_that_of_its_results(maker):
+    running = maker("running")
+    results = json.loads(running.RESULTS.read_text())
+    assert_filled("running", {"COSTS": running.table(results)})
 
 
-def test_the_table_of_running_is_that_of_its_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    make_running = importlib.import_module("make_running")
-    page = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
-    lines = make_running.table(json.loads(make_running.RESULTS.read_text()))
-    assert "<!-- BEGIN COSTS -->\n\n" + "\n".join(lines) + "\n\n" in page
-
-
-def test_the_tables_of_diagnose_are_those_of_its_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs")
-    make_diagnose = importlib.import_module("make_diagnose")
-    page = (ROOT / "docs" / "diagnose.md").read_text(encoding="utf-8")
-    results = json.loads(make_diagnose.RECORDED.read_text())
-    for name, lines in make_diagnose.sections(results).items():
-        assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in page
+def test_the_tables_of_diagnose_are_those_of_its_results(maker):
+    diagnose = maker("diagnose")
+    assert_filled("diagnose", diagnose.sections(json.loads(diagnose.RECORDED.read_text())))

@@ -6,13 +6,11 @@ The wrapped optimizer runs only when it steps: nothing else is computed at the o
 from typing import NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from optax_adaptive import _check
-from optax_adaptive._core import cast, map_leaves, transformation, zero_count, zeros_like
+from optax_adaptive._core import branch, cast, map_leaves, transformation, zero_count, zeros_like
 
 
 class AccumulateState(NamedTuple):
@@ -81,10 +79,7 @@ def accumulate(
         def wait(grad_sum, inner):
             return jax.tree.map(jnp.zeros_like, grad_sum), inner
 
-        if isinstance(due, jax.core.Tracer):
-            updates, inner = lax.cond(due, step, wait, grad_sum, state.inner)
-        else:
-            updates, inner = (step if due else wait)(grad_sum, state.inner)
+        updates, inner = branch(due, step, wait, grad_sum, state.inner)
         return updates, AccumulateState(jnp.where(due, 0, calls), grad_sum, inner)
 
     return transformation(init, update)

@@ -13,6 +13,7 @@ from jax.experimental import checkify
 
 from optax_adaptive import _check
 from optax_adaptive._core import map_leaves, only_array, states_of, transformation, zero_count
+from optax_adaptive._free import total
 from optax_adaptive._numerics import bias, increment
 
 
@@ -188,5 +189,4 @@ def check_guard(state: optax.OptState, max_skips: int) -> None:
 
 def _norm(tree: Any) -> jax.Array:
     """The root of the sum of squares of all leaves: not finite, if a leaf is not."""
-    sums = jax.tree.leaves(map_leaves(lambda x: jnp.sum(x * x), tree))
-    return jnp.sqrt(sum(sums, start=jnp.zeros(())))
+    return jnp.sqrt(total(lambda x: x * x, tree))

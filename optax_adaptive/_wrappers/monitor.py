@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -13,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from optax_adaptive import _check
 from optax_adaptive._codes import is_codes, squared_error
 from optax_adaptive._core import (
+    branch,
     is_narrow,
     map_leaves,
     nearest,
@@ -94,7 +94,8 @@ def monitor(
         extra["given_params"] = given_params
         updates, inner = tx.update(grads, state.inner, params, **extra)
         calls = increment(state.calls)
-        due = state.calls % jnp.asarray(every, calls.dtype) == 0
+        always = isinstance(every, int) and every == 1
+        due = always or state.calls % jnp.asarray(every, calls.dtype) == 0
 
         def measure(grads, updates, params, inner):
             return _measured(grads, updates, params, given_params, inner)
@@ -102,11 +103,7 @@ def monitor(
         def wait(*_):
             return state.rows, state.total
 
-        parts = (grads, updates, params, inner)
-        if isinstance(due, jax.core.Tracer) and not (isinstance(every, int) and every == 1):
-            rows, total = lax.cond(due, measure, wait, *parts)
-        else:
-            rows, total = measure(*parts) if isinstance(due, jax.core.Tracer) or due else wait()
+        rows, total = branch(due, measure, wait, grads, updates, params, inner)
         measured = jnp.where(due, calls, state.measured)
         return updates, MonitorState(calls, measured, rows, total, inner)
 
