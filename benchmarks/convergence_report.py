@@ -1,0 +1,321 @@
+"""What convergence.py shows: the numbers, the tables, the figures."""
+
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+from lr_basin_report import RATE_FREE
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.patches import Patch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from scipy import stats
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+import pictures  # noqa: E402
+import tasks  # noqa: E402
+
+LEVEL = 0.05  # of the test that tells two optimizers apart
+FAR = 10.0  # a ratio counts as this at most: one failure shall not decide everything
+EDGE = 0.1  # of a range: a best rate so near to its end might have been beyond it
+REFERENCE = "adam"
+OLD = 2015  # up to this year: what any framework has had for a decade
+
+# --- the numbers ----------------------------------------------------------------------------------
+
+
+class Ending(NamedTuple):
+    """How the seeds of one setting end."""
+
+    values: np.ndarray  # by seed; what diverged or grew counts as what it started from
+    mean: float
+    interval: float  # half of the 95 % t-interval of the mean
+    success: float  # the share of seeds that ended near to where Adam does
+
+
+def values_of(result: dict[str, Any], which: str) -> np.ndarray:
+    start = np.array(result["start"])
+    found = np.array([np.inf if x is None else x for x in result[which]["test"]])
+    return np.minimum(found, start)
+
+
+class Numbers(NamedTuple):
+    """Of all results: by task and optimizer."""
+
+    tasks: list[str]
+    optimizers: list[str]  # the best first, of those that were trained on every task
+    tuned: dict[tuple[str, str], Ending]
+    default: dict[tuple[str, str], Ending]
+    ratio: dict[tuple[str, str], float]  # of the mean to the best mean on the task
+    default_ratio: dict[tuple[str, str], float]
+    equal: dict[tuple[str, str], bool]  # whether seeds do not tell it from the best
+    results: dict[tuple[str, str], dict[str, Any]]
+
+    def score(self, name: str) -> float:
+        """The geometric mean of the ratios."""
+        return geometric([self.ratio[task, name] for task in self.tasks])
+
+    def default_score(self, name: str) -> float:
+        return geometric([self.default_ratio[task, name] for task in self.tasks])
+
+    def equal_on(self, name: str) -> int:
+        return sum(self.equal[task, name] for task in self.tasks)
+
+
+def geometric(ratios: Sequence[float]) -> float:
+    return math.exp(np.mean(np.log(np.minimum(ratios, FAR))))
+
+
+def near(result: dict[str, Any], reference: np.ndarray) -> float:
+    """What a seed must end below: nine tenths of the way to Adam's median, in the logarithm."""
+    start, end = np.log(np.median(result["start"])), np.log(np.median(reference))
+    return float(np.exp(end + 0.1 * (start - end)))
+
+
+def numbers(report: dict[str, Any]) -> Numbers:
+    results = {(r["cell"]["task"], r["cell"]["optimizer"]): r for r in report["results"]}
+    names = [n for n in tasks.NAMES if any(task == n for task, _ in results)]
+    every = dict.fromkeys(name for _, name in results)
+    everywhere = [n for n in every if all((task, n) in results for task in names)]
+    results = {k: r for k, r in results.items() if k[1] in everywhere}
+    ends: dict[str, dict[tuple[str, str], Ending]] = {"tuned": {}, "default": {}}
+    ratios: dict[str, dict[tuple[str, str], float]] = {"tuned": {}, "default": {}}
+    equal = {}
+    for task in names:
+        reference = values_of(
+            results[task, REFERENCE if REFERENCE in everywhere else everywhere[0]], "tuned"
+        )
+        for name in everywhere:
+            result = results[task, name]
+            for which, found in ends.items():
+                values = values_of(result, which)
+                error = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1)
+                success = float((values <= near(result, reference)).mean())
+                found[task, name] = Ending(values, float(values.mean()), float(error), success)
+        tuned = {name: ends["tuned"][task, name] for name in everywhere}
+        best = min(tuned, key=lambda name: tuned[name].mean)
+        for name in everywhere:
+            for which, found in ends.items():
+                ratios[which][task, name] = found[task, name].mean / tuned[best].mean
+            equal[task, name] = name == best or not worse(tuned[name].values, tuned[best].values)
+    found = Numbers(
+        names,
+        everywhere,
+        ends["tuned"],
+        ends["default"],
+        ratios["tuned"],
+        ratios["default"],
+        equal,
+        results,
+    )
+    return found._replace(optimizers=sorted(everywhere, key=found.score))
+
+
+def worse(ours: np.ndarray, best: np.ndarray) -> bool:
+    """By a paired t-test: the same seed is the same start and the same batches."""
+    if np.ptp(ours - best) == 0:
+        return bool(ours[0] > best[0])
+    return bool(stats.ttest_rel(ours, best, alternative="greater").pvalue < LEVEL)
+
+
+def at_the_edge(result: dict[str, Any]) -> bool:
+    """Whether the best rate lies at an end of its range."""
+    low, high = np.log(result["cell"]["rates"])
+    share = (math.log(result["best"]["rate"]) - low) / (high - low)
+    return not EDGE <= share <= 1 - EDGE
+
+
+# --- the tables -----------------------------------------------------------------------------------
+
+Rows = list[list[str]]  # the first is the head
+
+
+def overall(found: Numbers) -> Rows:
+    rows = [
+        [
+            *("optimizer", "score", f"best or equal, of {len(found.tasks)}", "its worst"),
+            *("success", "as it comes: score", "success", "a step, of SGD's", "state, B"),
+        ]
+    ]
+    for name in found.optimizers:
+        of = [(task, name) for task in found.tasks]
+        rows.append(
+            [
+                f"`{name}`",
+                f"{found.score(name):.2f}",
+                str(found.equal_on(name)),
+                f"{max(found.ratio[k] for k in of):.2f}",
+                f"{np.mean([found.tuned[k].success for k in of]):.0%}",
+                f"{found.default_score(name):.2f}",
+                f"{np.mean([found.default[k].success for k in of]):.0%}",
+                f"{statistics_of(found, name, 'step_of_sgd'):.1f}",
+                f"{statistics_of(found, name, 'state_bytes'):.1f}",
+            ]
+        )
+    return rows
+
+
+def statistics_of(found: Numbers, name: str, what: str) -> float:
+    """The median over the tasks: a busy moment of the machine, or a small task, decides nothing."""
+    return float(np.median([found.results[task, name][what] for task in found.tasks]))
+
+
+def endings(found: Numbers, which: str = "tuned") -> Rows:
+    """Mean and interval on every task."""
+    rows = [["optimizer", *(title(task) for task in found.tasks)]]
+    for name in found.optimizers:
+        cells = []
+        for task in found.tasks:
+            end = (found.tuned if which == "tuned" else found.default)[task, name]
+            text = f"{end.mean:.3g} ± {end.interval:.1g}"
+            mark = which == "tuned" and found.equal[task, name]
+            cells.append(f"**{text}**" if mark else text)
+        rows.append([f"`{name}`", *cells])
+    return rows
+
+
+def searched(found: Numbers) -> Rows:
+    """The ranges, what was found in them, and where that was at an end."""
+    rows = [
+        [
+            *("optimizer", "rates", "second", "range", "schedule"),
+            *("best rates", "at an end on"),
+        ]
+    ]
+    for name in sorted(found.optimizers, key=list(tasks_order(found)).index):
+        of = [found.results[task, name] for task in found.tasks]
+        cell = of[0]["cell"]
+        other, low, high, of_one_minus = cell["second"]
+        bests = sorted(r["best"]["rate"] for r in of)
+        edges = [title(task) for task, r in zip(found.tasks, of, strict=True) if at_the_edge(r)]
+        rows.append(
+            [
+                f"`{name}`",
+                " to ".join(f"{x:g}" for x in cell["rates"]),
+                f"`1 - {other}`" if of_one_minus else f"`{other}`",
+                f"{low:g} to {high:g}",
+                cell["schedule"],
+                f"{bests[0]:.2g} to {bests[-1]:.2g}",
+                ", ".join(edges),
+            ]
+        )
+    return rows
+
+
+def tasks_order(found: Numbers) -> dict[str, None]:
+    """The optimizers as the results have them: in the order of the library."""
+    return dict.fromkeys(name for _, name in found.results)
+
+
+@functools.cache
+def title(task: str) -> str:
+    return {
+        "digits-cnn": "digits, CNN",
+        "mnist-cnn": "MNIST, CNN",
+        "mnist-autoencoder": "MNIST, autoencoder",
+        "text-logistic": "words, logistic",
+        "char-transformer": "characters, transformer",
+        "quadratic": "noisy quadratic",
+        "factorization": "matrix factorization",
+    }[task]
+
+
+def plain(cell: str) -> str:
+    return cell.replace("`", "").replace("**", "")
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    found = numbers(report)
+    made = []
+    for caption, rows in (
+        ("All tasks", overall(found)),
+        ("Test loss at the end, best setting", endings(found)),
+        ("Searched", searched(found)),
+    ):
+        table = Table(title=caption, box=SIMPLE_HEAD)
+        for i, head in enumerate(rows[0]):
+            table.add_column(head, justify="left" if i == 0 else "right")
+        for row in rows[1:]:
+            table.add_row(*map(plain, row))
+        made.append(table)
+    return made
+
+
+# --- the figures ----------------------------------------------------------------------------------
+
+# Ratios to the best, and their colours: readable with dark figures on the first, light on the last.
+STEPS = (1.0, 1.05, 1.15, 1.4, 2.0, 4.0, math.inf)
+SHADES = ("#0b5e4a", "#3f9a7d", "#9fcdb8", "#ead9b0", "#dd9a5b", "#b34a2b")
+WRITTEN = ("#ffffff", "#ffffff", "#10302a", "#33280f", "#2d1605", "#ffffff")
+
+
+def shade(ratio: float) -> int:
+    return max(0, int(np.searchsorted(STEPS, ratio, side="right")) - 1)
+
+
+def heat_map(found: Numbers) -> Any:
+    """Every optimizer on every task: how far from the best."""
+    names, columns = found.optimizers, [*found.tasks, "all"]
+    ratios = [[found.ratio[t, n] for t in found.tasks] + [found.score(n)] for n in names]
+    height = 1.5 + 0.215 * len(names)
+    drawing, axes = plt.subplots(figsize=(pictures.WIDTH, height), layout="constrained")
+    codes = np.array([[shade(r) for r in row] for row in ratios])
+    axes.imshow(
+        codes,
+        cmap=ListedColormap(SHADES),
+        norm=BoundaryNorm(np.arange(-0.5, len(SHADES)), len(SHADES)),
+        aspect="auto",
+    )
+    for i, name in enumerate(names):
+        for j, column in enumerate(columns):
+            mark = " •" if column != "all" and found.equal[column, name] else ""
+            ratio = ratios[i][j]
+            text = f"{ratio:.2f}{mark}" if ratio < FAR else f"> {FAR:g}"
+            weight = "bold" if column == "all" else "normal"
+            style = {"ha": "center", "va": "center", "size": 7.5, "weight": weight}
+            axes.text(j, i, text, color=WRITTEN[codes[i][j]], **style)
+    labels = [title(task).replace(", ", ",\n").replace(" ", "\n", 1) for task in found.tasks]
+    labels = [label.replace("\n\n", "\n") for label in labels]
+    axes.set_xticks(range(len(columns)), [*labels, "score"], size=8)
+    axes.xaxis.tick_top()
+    axes.set_yticks(range(len(names)), names, size=8)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        if name in RATE_FREE:
+            label.set_color(pictures.ORANGE)
+    paper = plt.rcParams["axes.facecolor"]
+    axes.set_xticks(np.arange(0.5, len(columns) - 1), minor=True)
+    axes.set_yticks(np.arange(0.5, len(names) - 1), minor=True)
+    axes.grid(visible=False)
+    axes.grid(which="minor", color=paper, linewidth=1)
+    axes.axvline(len(columns) - 1.5, color=paper, linewidth=5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    handles = [
+        Patch(color=colour, label=f"up to {high:g}" if math.isfinite(high) else "more")
+        for colour, high in zip(SHADES, STEPS[1:], strict=True)
+    ]
+    drawing.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=len(handles),
+        columnspacing=1.2,
+        handlelength=1.2,
+        title="test loss over that of the best; • not told from the best by its seeds; "
+        "orange: finds a rate by itself",
+        title_fontsize=8,
+    )
+    return drawing
+
+
+def figures(report: dict[str, Any], folder: Path) -> list[Path]:
+    found = numbers(report)
+    path = folder / "convergence.png"
+    pictures.save(functools.partial(heat_map, found), path)
+    return [path]
