@@ -22,6 +22,8 @@ sys.path.insert(0, str(HERE.parent / "examples"))
 import pictures  # noqa: E402
 import tasks  # noqa: E402
 
+import optax_adaptive as oa  # noqa: E402
+
 LEVEL = 0.05  # of the test that tells two optimizers apart
 FAR = 10.0  # a ratio counts as this at most: one failure shall not decide everything
 EDGE = 0.1  # of a range: a best rate so near to its end might have been beyond it
@@ -162,6 +164,27 @@ def overall(found: Numbers) -> Rows:
     return rows
 
 
+def winners(found: Numbers) -> Rows:
+    """The best on every task, who cannot be told from it, and the best that is old."""
+    rows = [
+        ["task", "best", f"best up to {OLD}", "its loss, of the best", "not told from the best"]
+    ]
+    for task in found.tasks:
+        by_loss = sorted(found.optimizers, key=lambda name: found.tuned[task, name].mean)
+        old = next((n for n in by_loss if oa.optimizers[n].year <= OLD), by_loss[0])
+        others = [f"`{name}`" for name in by_loss[1:] if found.equal[task, name]]
+        rows.append(
+            [
+                title(task),
+                f"`{by_loss[0]}`",
+                f"`{old}`",
+                f"{found.ratio[task, old]:.2f}" + (", not told" if found.equal[task, old] else ""),
+                ", ".join(others) or "none",
+            ]
+        )
+    return rows
+
+
 def statistics_of(found: Numbers, name: str, what: str) -> float:
     """The median over the tasks: a busy moment of the machine, or a small task, decides nothing."""
     return float(np.median([found.results[task, name][what] for task in found.tasks]))
@@ -236,6 +259,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
     made = []
     for caption, rows in (
         ("All tasks", overall(found)),
+        ("By task", winners(found)),
         ("Test loss at the end, best setting", endings(found)),
         ("Searched", searched(found)),
     ):
