@@ -128,10 +128,18 @@ def test_every_figure_of_the_gallery_says_how_it_is_made():
 
 # Behind the name of a script what it is given, up to a remark or the end of the code.
 SCRIPT = re.compile(r"\b((?:examples|benchmarks|docs)/[\w/]+\.py)\b([^`#\n&]*)")
-SOURCES = [*PAGES, *(p for d in ("examples", "benchmarks", "docs") for p in ROOT.glob(f"{d}/*.py"))]
+SOURCES = [
+    *PAGES,
+    *(
+        path
+        for folder in ("examples", "benchmarks", "docs")
+        for path in ROOT.glob(f"{folder}/*.py")
+    ),
+    *(ROOT / "Makefile", ROOT / ".ci" / "run"),
+]
 
 
-@pytest.mark.parametrize("source", [*SOURCES, ROOT / "Makefile", ROOT / ".ci" / "run"], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_exists(source):
     text = source.read_text(encoding="utf-8")
     text = re.sub(r" \\\n\s*", " ", text)  # one command on two lines

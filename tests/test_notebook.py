@@ -1,4 +1,4 @@
-"""examples/colab.ipynb: it is valid, holds no outputs, and runs top to bottom where it is installed."""
+"""examples/colab.ipynb: it is valid, holds no outputs, and runs where the package is installed."""
 
 import subprocess
 import sys
