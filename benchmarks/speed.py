@@ -170,24 +170,27 @@ class JaxStep(measuring.Step):
 
     def __init__(self, init: Any, step: Any, arrays: Arrays, options: Any = None):
         self.arrays = arrays
-        state = init(arrays.params)
-        leaves, self.structure = jax.tree.flatten(state)
+        # Copies, because a step overwrites what it is given, and some states begin as parameters.
+        start = jnp.copy(arrays.params), init(jnp.copy(arrays.params)), arrays.grads[0]
+        self.compiled = step.lower(*start).compile(compiler_options=options)
+        leaves, self.structure = jax.tree.flatten(self.compiled(*start)[1])
+        large = [i for i, x in enumerate(leaves) if x.shape]
+        # Libraries keep the same in another order; a variance must not become somebody's mean.
+        self.order = sorted(large, key=lambda i: bool((leaves[i] < 0).any()))
+        self.key = tuple((leaves[i].shape, leaves[i].dtype) for i in self.order)
+        arrays.states.setdefault(self.key, [leaves[i] for i in self.order])
         self.scalars = [None if x.shape else x for x in leaves]
-        large = [x for x in leaves if x.shape]
-        self.shapes = tuple((x.shape, x.dtype) for x in large)
-        arrays.states.setdefault(self.shapes, large)
-        lowered = step.lower(arrays.params, state, arrays.grads[0])
-        self.compiled = lowered.compile(compiler_options=options)
 
     def __call__(self) -> None:
         arrays = self.arrays
-        large = iter(arrays.states[self.shapes])
-        leaves = [next(large) if x is None else x for x in self.scalars]
+        leaves = list(self.scalars)
+        for i, x in zip(self.order, arrays.states[self.key], strict=True):
+            leaves[i] = x
         grads = arrays.grads[arrays.count % len(arrays.grads)]
         arrays.count += 1
         arrays.params, state = self.compiled(arrays.params, self.structure.unflatten(leaves), grads)
         leaves = jax.tree.leaves(state)
-        arrays.states[self.shapes] = [x for x in leaves if x.shape]
+        arrays.states[self.key] = [leaves[i] for i in self.order]
         self.scalars = [None if x.shape else x for x in leaves]
 
     def wait(self) -> None:

@@ -4,6 +4,7 @@ Those of Keras on JAX are programs for speed.py, which runs them on its own arra
 one backend of Keras, so the others run in processes of their own, which tell how long a step took.
 """
 
+import contextlib
 import importlib.util
 import inspect
 import multiprocessing
@@ -200,12 +201,14 @@ def serve(connection: Connection, backend: str, device: str) -> None:
     if device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     step = Step()
-    while (asked := connection.recv()) is not None:
-        if isinstance(asked, int):
-            connection.send(step.seconds(asked))
-        else:
-            step = KerasStep(backend, *asked)
-            connection.send(None)
+    with contextlib.suppress(EOFError):  # the end of the process that asks
+        while True:
+            asked = connection.recv()
+            if isinstance(asked, int):
+                connection.send(step.seconds(asked))
+            else:
+                step = KerasStep(backend, *asked)
+                connection.send(None)
 
 
 class Worker:
