@@ -15,27 +15,30 @@ Training runs are in precision_runs.py.
 import argparse
 import functools
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
+import matplotlib.pyplot as plt
 import measuring
 import numpy as np
 import optax
 import speed
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import optax_adaptive as oa
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+import pictures  # noqa: E402
+
 RESULTS, FIGURES = HERE / "results", HERE.parent / "docs" / "figures"
 SHAPE = (64, 512)
 BF16 = jnp.bfloat16
@@ -384,23 +387,21 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [memory, steps, shrunk, many, times]
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
+def draw(report: dict[str, Any]) -> Figure:
     """The largest step of Adam under sparse gradients."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    styles = {TABLES: "C3", "float32": "C0", "8 bits": "C1"}
-    labels = {TABLES: "8 bits, with a code for 0", "8 bits": "with_quantized_state, 8 bits"}
-    for how, color in styles.items():
-        width = 3 if how == "float32" else 1.2
-        axes.plot(report["tops"][how], color=color, lw=width, label=labels.get(how, how))
-    axes.set_yscale("log")
-    axes.set_xlabel("step")
+    figure, axes = plt.subplots(figsize=(pictures.WIDTH, 3.4), layout="constrained")
+    ink = plt.rcParams["text.color"]
+    for how, label, look in (
+        (TABLES, "8 bits, with a code for 0", {"color": pictures.ORANGE, "lw": 1.2}),
+        ("float32", "float32", {"color": pictures.SKY, "lw": 4}),
+        ("8 bits", "with_quantized_state, 8 bits", {"color": ink, "lw": 0.9}),
+    ):
+        axes.plot(report["tops"][how], label=label, **look)
+    axes.set(yscale="log", xlabel="step", xlim=(0, report["settings"]["steps"]))
     axes.set_ylabel("largest step, in learning rates")
     axes.set_title("Adam, 2 % of the gradients at a time are not 0")
-    axes.grid(alpha=0.3)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
 def run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
@@ -438,7 +439,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = json.loads(results.read_text()) if args.draw else run(args, results)
     for shown in tables(report):
         Console().print(shown)
-    draw(report, (args.output_dir or FIGURES) / "precision.png")
+    picture = (args.output_dir or FIGURES) / "precision.png"
+    pictures.save(functools.partial(draw, report), picture)
 
 
 if __name__ == "__main__":
