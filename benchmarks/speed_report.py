@@ -138,10 +138,7 @@ def tables(report: dict[str, Any]) -> list[Shown]:
 def mean_and_worst(ratios: dict[str, float]) -> str:
     worst = max(ratios, key=lambda name: ratios[name])
     mean = statistics.geometric_mean(ratios.values())
-    return (
-        f"geometric mean {mean:.2f} of {len(ratios)} optimizers, "
-        f"largest {ratios[worst]:.2f} ({worst})"
-    )
+    return f"geometric mean {mean:.2f} (rows: {len(ratios)}), largest {ratios[worst]:.2f} ({worst})"
 
 
 def summary(report: dict[str, Any]) -> Iterator[str]:
@@ -181,9 +178,9 @@ def series(rows: dict[str, Any]) -> Iterator[tuple[str, list[str], dict[str, Any
     yield "torch, fused", ["torch fused"], look("D", pictures.GREEN, 5.5, zorder=6)
     loops = ["torch foreach", "torch for-loop"]
     yield "torch, foreach or loop", loops, look("D", pictures.GREEN, 6.5, **hollow)
-    yield "Keras on JAX", ["keras jax"], look("s", pictures.PINK, 6, zorder=3)
+    yield "Keras on JAX", ["keras jax"], look("s", pictures.PINK, 13, zorder=3, **hollow)
     others = ["keras torch", "keras tensorflow"]
-    yield "Keras on torch or TensorFlow", others, look("s", pictures.PINK, 7, **hollow)
+    yield "Keras on torch or TensorFlow", others, look("s", pictures.PINK, 6)
 
 
 def figure(report: dict[str, Any]) -> Figure:
@@ -193,7 +190,7 @@ def figure(report: dict[str, Any]) -> Figure:
     drawn, axes = plt.subplots(
         figsize=(pictures.WIDTH, 1.3 + 0.27 * len(rows)), layout="constrained"
     )
-    ink = plt.rcParams["text.color"]
+    ink, behind = plt.rcParams["text.color"], plt.rcParams["grid.color"]
     found: dict[str, list[float]] = {name: [] for name in rows}
     for label, names, look in series(rows):
         at = []
@@ -205,8 +202,9 @@ def figure(report: dict[str, Any]) -> Figure:
         if at:
             axes.plot(*zip(*at, strict=True), label=label, **look)
     for y, times in enumerate(found.values()):
-        axes.plot([min(times), max(times)], [y, y], color=plt.rcParams["grid.color"], zorder=1)
+        axes.plot([min(times), max(times)], [y, y], color=behind, zorder=1)
     axes.axvline(1, color=ink, linewidth=1.2, zorder=2)
+    axes.text(1, -0.7, "limit", ha="center", va="bottom")
     axes.set_xscale("log", base=2)
     longest = max(map(max, found.values()), default=2)
     ticks = [2**k for k in range(math.ceil(math.log2(max(longest, 2))) + 1)]
@@ -214,7 +212,7 @@ def figure(report: dict[str, Any]) -> Figure:
     axes.set_xlim(min(0.9, *map(min, found.values())) * 0.95, 1.15 * longest)
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelcolor=ink)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     size = f"{report['settings']['size'] / 1e6:g}M float32"
