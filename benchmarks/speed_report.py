@@ -19,12 +19,12 @@ import pictures
 # Who is compared, in the order of the columns: the name of a contender, and what it is called.
 OTHERS = {
     "optax": "optax",
-    "torch fused": "torch, fused",
-    "torch foreach": "torch, foreach",
-    "torch for-loop": "torch, loop",
-    "keras jax": "Keras, JAX",
-    "keras torch": "Keras, torch",
-    "keras tensorflow": "Keras, TF",
+    "torch fused": "torch fused",
+    "torch foreach": "torch foreach",
+    "torch for-loop": "torch loop",
+    "keras jax": "Keras JAX",
+    "keras torch": "Keras torch",
+    "keras tensorflow": "Keras TF",
 }
 DRAWN = (
     *("sgd", "momentum", "adagrad", "rmsprop", "rmsprop centered", "adadelta"),
@@ -86,17 +86,23 @@ class Shown(NamedTuple):
         return table
 
     def markdown(self) -> Iterator[str]:
-        yield "| " + " | ".join(self.columns) + " |"
+        yield "| " + " | ".join(x.replace("\n", "<br>") for x in self.columns) + " |"
         yield "|---" + "|---:" * (len(self.columns) - 1) + "|"
         for name, *cells in self.rows:
             yield "| " + " | ".join([f"`{name}`", *cells]) + " |"
+
+
+def digits(x: float) -> str:
+    """Three of them."""
+    return f"{x:#.3g}".rstrip(".")
 
 
 def steps(report: dict[str, Any]) -> Shown:
     """One step of every optimizer."""
     limit, names = report["copy_bytes_per_second"], others(report)
     size = f"{report['settings']['size'] / 1e6:g}"
-    columns = ["optimizer", "ms", "GB/s", "of the limit", *(f"/ {OTHERS[k]}" for k in names)]
+    columns = ["optimizer", "ms", "GB/s", "of the\nlimit"]
+    columns += ["/ " + OTHERS[k].replace(" ", "\n") for k in names]
     shown = Shown(f"One step of ours, {size}M float32; its time / that of others", columns, [])
     for name, row in report["rows"].items():
         seconds = row["seconds"]["ours"]
@@ -104,8 +110,8 @@ def steps(report: dict[str, Any]) -> Shown:
         shown.rows.append(
             [
                 name,
-                f"{1e3 * seconds:.3g}",
-                f"{ideal_bytes(row) / seconds / 1e9:.3g}",
+                digits(1e3 * seconds),
+                digits(ideal_bytes(row) / seconds / 1e9),
                 f"{1 / over_ideal(row, 'ours', limit):.0%}",
                 *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
             ]
@@ -115,19 +121,17 @@ def steps(report: dict[str, Any]) -> Shown:
 
 def compiling(report: dict[str, Any]) -> Shown:
     """Before the first step, of the optimizers that were asked for many arrays, too."""
-    many = str(report["settings"]["leaves"])
+    sizes = ("1", str(report["settings"]["leaves"]))
     columns = ["optimizer"]
     for stage in ("trace + lower", "compile"):
-        columns += [f"{stage}, {n}" + end for n in ("1", many) for end in ("", " (optax)")]
-    shown = Shown(f"CPU seconds before the first step, for 1 and {many} arrays", columns, [])
+        columns += [f"{x}\n{size}" for size in sizes for x in (stage, "optax")]
+    shown = Shown(f"CPU seconds before the first step, for 1 and {sizes[1]} arrays", columns, [])
     for name, row in report["rows"].items():
-        if many not in row["stages"]:
-            continue
-        found = [row["stages"][n].get(who) for n in ("1", many) for who in ("ours", "optax")]
-        cells = [x and f"{front(x):.3f}" for x in found] + [
-            x and f"{x['compile']:.2f}" for x in found
-        ]
-        shown.rows.append([name, *(cell or "" for cell in cells)])
+        if sizes[1] in row["stages"]:
+            found = [row["stages"][size].get(who) for size in sizes for who in ("ours", "optax")]
+            fronts = ["" if x is None else f"{front(x):.3f}" for x in found]
+            compiled = ["" if x is None else f"{x['compile']:.2f}" for x in found]
+            shown.rows.append([name, *fronts, *compiled])
     return shown
 
 
@@ -175,9 +179,9 @@ def series(rows: dict[str, Any]) -> Iterator[tuple[str, list[str], dict[str, Any
     hollow = {"markerfacecolor": "none", "markeredgewidth": 1.6}
     yield "optax_adaptive", ["ours"], look("o", pictures.BLUE, 7, zorder=5)
     yield "optax", ["optax"], look("o", pictures.ORANGE, 11, zorder=4, **hollow)
-    yield "torch, fused", ["torch fused"], look("D", pictures.GREEN, 5.5, zorder=6)
+    yield "torch fused", ["torch fused"], look("D", pictures.GREEN, 5.5, zorder=6)
     loops = ["torch foreach", "torch for-loop"]
-    yield "torch, foreach or loop", loops, look("D", pictures.GREEN, 6.5, **hollow)
+    yield "torch foreach or loop", loops, look("D", pictures.GREEN, 6.5, **hollow)
     yield "Keras on JAX", ["keras jax"], look("s", pictures.PINK, 13, zorder=3, **hollow)
     others = ["keras torch", "keras tensorflow"]
     yield "Keras on torch or TensorFlow", others, look("s", pictures.PINK, 6)

@@ -197,12 +197,18 @@ def test_the_limit_by_hand():
     assert report.ideal_bytes(adam) == 28_000
     assert report.over_ideal(adam, "ours", 1e9) == pytest.approx(2)
     shown = report.steps(made)
-    assert shown.columns == ["optimizer", "ms", "GB/s", "of the limit", "/ optax"]
-    assert shown.rows == [["adam", "0.056", "0.5", "50%", "0.50"]]
+    assert shown.columns == ["optimizer", "ms", "GB/s", "of the\nlimit", "/ optax"]
+    assert shown.rows == [["adam", "0.0560", "0.500", "50%", "0.50"]]
     head, line, body = shown.markdown()
-    assert head == "| optimizer | ms | GB/s | of the limit | / optax |"
+    assert head == "| optimizer | ms | GB/s | of the<br>limit | / optax |"
     assert line.count("|") == head.count("|")
-    assert body == "| `adam` | 0.056 | 0.5 | 50% | 0.50 |"
+    assert body == "| `adam` | 0.0560 | 0.500 | 50% | 0.50 |"
+    # Many leaves were not asked of it, and then they were; optax has no such optimizer.
+    assert report.compiling(made).rows == []
+    adam["stages"]["3"] = {"ours": {"trace": 0.5, "lower": 0.25, "compile": 4.0}}
+    cells = ["0.030", "", "0.750", "", "0.30", "", "4.00", ""]
+    assert report.compiling(made).rows == [["adam", *cells]]
+    assert "0.50 (rows: 1), largest 0.50 (adam)" in " ".join(report.summary(made))
     assert report.place(made) == "a, 2 cores"
     made["settings"]["machine"]["device"] = "NVIDIA H200"
     assert report.place(made) == "NVIDIA H200"
@@ -243,8 +249,8 @@ def test_the_step_of_torch_is_that_of_training():
 
 
 def test_the_step_of_keras_is_that_of_training(monkeypatch):
-    pytest.importorskip("keras")
     monkeypatch.setenv("KERAS_BACKEND", "jax")
+    pytest.importorskip("keras")
     start, grads = peers.numbers((50,))
     init, step = peers.keras_on_jax("adam", 0.1, (50,))
     params, state = jnp.asarray(start), init(start)
