@@ -426,7 +426,8 @@ def run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     return report
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, help="in the place of results and docs/figures")
     parser.add_argument("--short", action="store_true", help="fewer steps and rounds")
@@ -435,6 +436,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.short:
         args.output_dir = args.output_dir or Path("outputs/precision")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and show all there is."""
+    args = parse(argv)
     results = (args.output_dir or RESULTS) / "precision.json"
     report = json.loads(results.read_text()) if args.draw else run(args, results)
     for shown in tables(report):

@@ -192,7 +192,7 @@ def figure(report: dict[str, Any]) -> Figure:
     rows = {name: report["rows"][name] for name in DRAWN if name in report["rows"]}
     limit = report["copy_bytes_per_second"]
     drawn, axes = plt.subplots(
-        figsize=(pictures.WIDTH, 1.3 + 0.27 * len(rows)), layout="constrained"
+        figsize=(pictures.WIDTH, 1.6 + 0.255 * len(rows)), layout="constrained"
     )
     ink, behind = plt.rcParams["text.color"], plt.rcParams["grid.color"]
     found: dict[str, list[float]] = {name: [] for name in rows}

@@ -18,8 +18,8 @@ for module in ("matplotlib", "rich"):
     pytest.importorskip(module)
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-names = ("measuring", "running", "speed", "speed_peers", "speed_report")
-measuring, running, speed, peers, report = map(importlib.import_module, names)
+names = ("measuring", "precision", "running", "speed", "speed_peers", "speed_report")
+measuring, precision, running, speed, peers, report = map(importlib.import_module, names)
 
 
 class Counted(measuring.Step):
@@ -128,11 +128,10 @@ def short(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, "STAGE_REPEATS", 1)
     path = tmp_path / "speed.json"
 
-    def run(*flags):
+    def run(*flags, peers="--no-peers"):
         asked.clear()
-        speed.main(
-            ["--short", "--no-peers", "--leaves", "3", "--output-dir", str(tmp_path), *flags]
-        )
+        given = ["--short", "--leaves", "3", "--output-dir", str(tmp_path), *flags]
+        speed.main(given + [peers] * bool(peers))
         return list(asked), json.loads(path.read_text()), capsys.readouterr().out
 
     run.path = path
@@ -173,6 +172,26 @@ def test_a_short_run_writes_numbers_tables_and_the_figure(short):
     assert short("--fresh", "--optimizer", "adam")[0] == ["adam"]
     names, other, _ = short("--rounds", "2", "--optimizer", "lamb")
     assert names == list(other["rows"]) == ["lamb"]
+
+
+class Quick(measuring.Step):
+    def __call__(self):
+        pass
+
+
+def test_others_are_measured_beside(short, monkeypatch):
+    monkeypatch.setattr(peers, "torch_steps", lambda *job: [("torch fused", Quick())])
+    monkeypatch.setattr(peers, "keras_backends", lambda: ["torch"])
+    monkeypatch.setattr(peers, "Worker", lambda backend: backend)
+    jobs = []
+    monkeypatch.setattr(peers, "RemoteStep", lambda *job: jobs.append(job) or Quick())
+    _, found, printed = short("--optimizer", "adagrad", peers="")
+    row = found["rows"]["adagrad"]
+    assert {"torch fused", "keras torch"} <= set(row["seconds"])
+    assert row["ratios"]["ours/torch fused"] > 10  # it does nothing
+    assert jobs == [("torch", "adagrad", speed.RATE, (10_000,))]
+    assert "ours / Keras torch" in printed
+    assert "torch fused" not in short("--optimizer", "adagrad")[1]["rows"]["adagrad"]["seconds"]
 
 
 def test_a_short_run_keeps_off_the_committed_results():
@@ -281,3 +300,46 @@ def test_a_short_run_of_running_writes_its_rows(tmp_path, capsys, monkeypatch):
     assert found["rows"]["adamw"]["step"] == [1, 1]
     committed = json.loads(running.RESULTS.read_text())
     assert set(committed["rows"]) == set(running.variants())
+
+
+# --- fewer bytes ----------------------------------------------------------------------------------
+
+
+def test_precision_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    measured = []
+    for part in ("memory", "time"):
+        stub = lambda *args, part=part: measured.append(part) or {}  # noqa: E731
+        monkeypatch.setattr(precision, f"measure_{part}", stub)
+
+    def steps(name, how, report):
+        measured.append((name, how))
+        report["errors"][f"{name}, {how}"] = {}
+
+    monkeypatch.setattr(precision, "measure_steps", steps)
+    path = tmp_path / "precision.json"
+
+    def run(*flags):
+        measured.clear()
+        return precision.run(precision.parse(["--short", *flags]), path)
+
+    whole = run()
+    assert measured == ["memory", "time", *precision.CELLS]
+    assert json.loads(path.read_text()) == whole
+    assert run() == whole
+    assert measured == []
+    del whole["errors"]["adam, 8 bits"], whole["time"]
+    path.write_text(json.dumps(whole))
+    run()
+    assert measured == ["time", ("adam", "8 bits")]
+    run("--fresh")
+    assert measured[0] == "memory"
+    path.write_text(json.dumps(whole | {"settings": whole["settings"] | {"steps": 7}}))
+    run()
+    assert measured[0] == "memory"
+
+
+def test_a_row_of_precision_is_that_of_every_stream():
+    found = {"settings": {"steps": 10}, "errors": {}, "tops": {}}
+    precision.measure_steps("adam", "8 bits", found)
+    assert list(found["errors"]["adam, 8 bits"]) == list(precision.STREAMS)
+    assert {name: len(x) for name, x in found["tops"].items()} == {"float32": 10, "8 bits": 10}
