@@ -32,12 +32,14 @@ lint: .venv/installed-lint
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
+# What is on the pages about what it costs and what it is good for: measured, drawn, filled in. A
+# stopped run goes on where it was. One of them: make bench BENCHES=speed PAGES=performance
+BENCHES = memory speed precision collectives running convergence failure_modes
+PAGES = performance precision scaling running evidence learning_rate_free
+
 bench: .venv/installed-examples
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/precision.py
-	$(BIN)/python benchmarks/collectives.py
-	$(BIN)/python benchmarks/running.py
+	for name in $(BENCHES); do $(BIN)/python benchmarks/$$name.py || exit; done
+	for page in $(PAGES); do $(BIN)/python docs/make_$$page.py || exit; done
 
 # Does training in fewer bytes end where float32 ends? Ten minutes.
 precision-runs: .venv/installed-examples

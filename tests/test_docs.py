@@ -78,9 +78,13 @@ def test_the_reference_has_every_name_of_compat():
     assert sorted(listed) == sorted(public)
 
 
-@pytest.mark.parametrize("page", ["precision", "scaling"])
+@pytest.mark.parametrize("page", ["performance", "precision", "scaling"])
 def test_the_tables_are_those_of_the_results(page, maker):
     assert_filled(page, maker(page).sections())
+
+
+def test_the_table_of_an_epoch_is_that_of_its_results(maker):
+    assert_filled("mnist", {"EPOCH": maker("performance").epoch()})
 
 
 def test_the_table_of_running_is_that_of_its_results(maker):
