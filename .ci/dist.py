@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 import zipfile
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def main() -> None:
         wheel = check_archives(dist, place / "direct")
         run(python, "-m", "twine", "check", "--strict", *dist.iterdir())
 
-        venv.create(place / "clean", with_pip=True)
+        run(python, "-m", "venv", place / "clean")
         clean = place / "clean" / "bin" / "python"
         run(clean, "-m", "pip", "install", "--quiet", wheel, cwd=place)
         run(clean, "-m", "pip", "check", cwd=place)
