@@ -8,14 +8,43 @@ writes it as it is now to goldens/interface.json, for a change that is meant and
 import inspect
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from cases import CASES
+import numpy as np
+from cases import CASES, problem
+from runs import trajectory
 
 import optax_adaptive as oa
 
 RECORDED = Path(__file__).parent / "goldens" / "interface.json"
+# Around AdamW, in float64: what they make of its steps.
+CHANGING = {
+    "accumulate": lambda tx: oa.accumulate(tx, every=3),
+    "cautious": oa.cautious,
+    "clip_update_rms": lambda tx: oa.clip_update_rms(tx, max_rms=5e-3),
+    "exponential_averaging": oa.exponential_averaging,
+    "grokfast": oa.grokfast,
+    "grokfast_ma": lambda tx: oa.grokfast_ma(tx, window=5),
+    "guard": lambda tx: oa.guard(tx, clip_above=1.5, warmup=5),
+    "layerwise_decay": lambda tx: oa.layerwise_decay(tx, 0.5, layers=lambda path: 1),
+    "mars": oa.mars,
+    "mechanize": oa.mechanize,
+    "polynomial_averaging": oa.polynomial_averaging,
+    "schedule_free": lambda tx: oa.schedule_free(tx, 0.01),
+}
+# Those that change no step there, or only its rounding.
+STORING = {
+    "by_path": lambda tx: oa.by_path({"*": tx}),
+    "kahan": oa.kahan,
+    "master_weights": oa.master_weights,
+    "monitor": oa.monitor,
+    "stochastic_rounding": oa.stochastic_rounding,
+    "tunable": lambda tx: oa.tunable(oa.adamw)(0.01),
+    "with_quantized_state": lambda tx: oa.with_quantized_state(tx, min_size=1),
+    "with_state_dtype": lambda tx: oa.with_state_dtype(tx, mu=jnp.bfloat16),
+}
 COMPAT = ("torch", "keras", "keras_legacy", "tf1", "tfjs")
 
 
@@ -49,36 +78,47 @@ def signatures():
 
 
 def states():
-    """The path, dtype and shape of every array in the state of each optimizer."""
+    """The path, dtype and shape of every array in the state of each optimizer and wrapper."""
+    made = {}
+    for case in CASES:
+        made.setdefault(case.name, (case.make(), jnp.zeros(case.shapes[-1], jnp.float32)))
+    for name, wrap in (CHANGING | STORING).items():
+        made[name] = (wrap(oa.adamw(0.01)), jnp.zeros((4, 256), jnp.bfloat16))
+    return {name: arrays(jax.eval_shape(tx.init, params)) for name, (tx, params) in made.items()}
+
+
+def arrays(state):
+    leaves = jax.tree.leaves_with_path(state)
+    return [f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}" for path, x in leaves]
+
+
+class End(NamedTuple):
+    """Where a trajectory begins and ends, and how exactly it is known."""
+
+    start: np.ndarray
+    end: np.ndarray
+    exact: float
+
+
+def ends():
+    """Of every case, by the reference that it is held to, and of wrappers, by themselves."""
     found = {}
     for case in CASES:
-        state = jax.eval_shape(case.make().init, jnp.zeros(case.shapes[-1], jnp.float32))
-        found.setdefault(
-            case.name,
-            [
-                f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}"
-                for path, x in jax.tree.leaves_with_path(state)
-            ],
-        )
+        for shape in case.shapes:
+            start, gradients = case.problem(shape)
+            end = case.reference(start, gradients)[-1]
+            name = f"{case.id} on {'x'.join(map(str, shape))}"
+            found[name] = End(start.ravel(), end.ravel(), 10 * case.float64)
+    start, gradients = problem()
+    for name, wrap in CHANGING.items():
+        path = trajectory(wrap(oa.adamw(0.01)), start, gradients, "float64")
+        found[f"{name} around adamw"] = End(start, path[-1], 1e-9)
     return found
 
 
-def trajectories():
-    """Where each case ends, by the reference that the optimizer is held to."""
-    return {
-        key(case, shape): case.reference(*case.problem(shape))[-1]
-        for case in CASES
-        for shape in case.shapes
-    }
-
-
-def key(case, shape):
-    return f"{case.id} on {'x'.join(map(str, shape))}"
-
-
 def main():
-    ends = {key: end.ravel().tolist() for key, end in trajectories().items()}
-    parts = {"signatures": signatures(), "states": states(), "trajectories": ends}
+    where = {name: found.end.tolist() for name, found in ends().items()}
+    parts = {"signatures": signatures(), "states": states(), "ends": where}
     # A line for each entry, so that a change shows as one.
     lines = [
         f"{json.dumps(name)}: {{\n"
