@@ -7,7 +7,7 @@ BIN = .venv/bin
 export JAX_PLATFORMS ?= cpu
 export NO_MKDOCS_2_WARNING = true
 
-.PHONY: demo test test-every lint docs bench precision-runs lr-basin lr-basin-full clean
+.PHONY: demo test test-every lint docs dist bench precision-runs lr-basin lr-basin-full clean
 
 # One stamp per set of extras: installed once, and again when pyproject.toml changes.
 .venv/installed-%: pyproject.toml
@@ -32,12 +32,18 @@ lint: .venv/installed-lint
 docs: .venv/installed-docs
 	$(BIN)/mkdocs build --strict --quiet
 
+# The sdist and the wheel in dist/, and the wheel tried in an environment with nothing else.
+dist: .venv/installed-dist
+	$(BIN)/python .ci/dist.py
+
+# What is on the pages about what it costs and what it is good for: measured, drawn, filled in. A
+# stopped run goes on where it was. One of them: make bench BENCHES=speed PAGES=performance
+BENCHES = memory speed precision collectives running convergence failure_modes
+PAGES = performance precision scaling running evidence learning_rate_free
+
 bench: .venv/installed-examples
-	$(BIN)/python benchmarks/memory.py
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/precision.py
-	$(BIN)/python benchmarks/collectives.py
-	$(BIN)/python benchmarks/running.py
+	for name in $(BENCHES); do $(BIN)/python benchmarks/$$name.py || exit; done
+	for page in $(PAGES); do $(BIN)/python docs/make_$$page.py || exit; done
 
 # Does training in fewer bytes end where float32 ends? Ten minutes.
 precision-runs: .venv/installed-examples
@@ -51,4 +57,4 @@ lr-basin-full: .venv/installed-examples
 	$(BIN)/python benchmarks/lr_basin.py
 
 clean:
-	rm -rf .venv site outputs .jax_cache
+	rm -rf .venv dist site outputs .jax_cache

@@ -1,6 +1,6 @@
 """How much does the learning rate matter? Seven decades of it, for every optimizer, on two tasks.
 
-    python benchmarks/lr_basin.py                      # every optimizer, half an hour on two cores
+    python benchmarks/lr_basin.py                      # every optimizer, an hour on two cores
     python benchmarks/lr_basin.py --optimizer adam dog --task digits
     python benchmarks/lr_basin.py --short              # the clear cases again, beside the results
     python benchmarks/lr_basin.py --draw               # the table and the figure, nothing trained

@@ -6,19 +6,24 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import BoundaryNorm, ListedColormap, to_rgb
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+import pictures
 
 POINT = 0.01  # of accuracy: what is within it counts as equally good
 # They measure how far there is to go; their rate is a factor on what they find.
@@ -28,10 +33,10 @@ RATE_FREE = (
 )
 TITLES = {"digits": "digits, small convolutional network", "mnist": "part of MNIST, three layers"}
 
-# Points of accuracy missing to the best optimizer, and their colours.
+# Points of accuracy missing to the best optimizer, and their shares of its colour on the paper.
 MISSING = (0, 1, 3, 10, 30, 100)
-SHADES = ("#08519c", "#4a98c9", "#a6cde4", "#dce9f5", "#f4f4f4")
-GOOD, BAD, FREE, GREY = "#00b482", "#e0491b", "#a0207a", "#555555"
+BEST, SHARES = "#1d63b8", (1, 0.65, 0.38, 0.17)
+GOOD, BAD, FREE = "#00b482", "#e0491b", "#c2489c"
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -221,7 +226,12 @@ def title(found: dict[str, dict[str, Summary]]) -> str:
 
 
 def figure(report: dict[str, Any], path: Path) -> None:
-    """A strip per optimizer and task: colour by accuracy, its basin framed, its default a dot."""
+    """A strip per optimizer and task, for light and dark pages."""
+    pictures.save(functools.partial(_figure, report), path)
+
+
+def _figure(report: dict[str, Any]) -> Figure:
+    """Colour by accuracy; an optimizer's basin is framed, its default a dot."""
     found = summaries(report)
     places, heads, y = {}, {}, 0.0
     for head, names in groups(found).items():
@@ -231,33 +241,40 @@ def figure(report: dict[str, Any], path: Path) -> None:
             places[name] = y
             y += 1.0
         y += 0.35
-    style = {"font.size": 8.5, "axes.titlesize": 9.5, "axes.titlelocation": "left"}
-    with mpl.rc_context(style):
-        size = (3.0 + 2.85 * len(found), 1.75 + 0.182 * y)
-        drawing, axes = plt.subplots(
-            1, len(found), figsize=size, sharey=True, squeeze=False, layout="constrained"
-        )
-        for panel, (task, rows) in zip(axes[0], found.items(), strict=True):
-            _panel(panel, rows, places)
-            panel.set_title(TITLES[task], pad=14)
-        first = axes[0, 0]
-        first.set_yticks(list(places.values()), list(places))
-        first.set_ylim(y - 0.6, -0.6)
-        for label in first.get_yticklabels():
-            if label.get_text() in RATE_FREE:
-                label.set(color=FREE, weight="bold")
-        for head, at in heads.items():
-            number = f"{head} ({sum(n in places for n in groups(found)[head])})"
-            first.text(-5.3, at + 0.1, number, weight="bold", va="center", color="black")
-        drawing.suptitle(title(found), x=0.01, ha="left", weight="bold", size=11.5)
-        _legend(drawing, any(name in RATE_FREE for name in places), 1 + len(found))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        drawing.savefig(path, dpi=180, facecolor="white")
-        plt.close(drawing)
+    size = (pictures.WIDTH, 2.1 + 0.182 * y)
+    drawing, axes = plt.subplots(
+        1, len(found), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for panel, (task, rows) in zip(axes[0], found.items(), strict=True):
+        _panel(panel, rows, places)
+        panel.set_title(TITLES[task], pad=16)
+    first = axes[0, 0]
+    first.set_yticks(list(places.values()), list(places))
+    first.set_ylim(y - 0.6, -0.6)
+    for label in first.get_yticklabels():
+        free = label.get_text() in RATE_FREE
+        label.set(color=FREE if free else plt.rcParams["text.color"])
+        label.set(weight="bold" if free else "normal")
+    for head, at in heads.items():
+        number = f"{head} ({sum(n in places for n in groups(found)[head])})"
+        first.text(-5.3, at + 0.1, number, weight="bold", va="center")
+    drawing.suptitle(title(found), x=0.01, ha="left")
+    _legend(drawing, any(name in RATE_FREE for name in places))
+    return drawing
+
+
+def _shades() -> list[Any]:
+    """From what is best to what is lost in the paper."""
+    paper, lost = to_rgb(plt.rcParams["axes.facecolor"]), to_rgb(plt.rcParams["grid.color"])
+    mixed = [np.array(to_rgb(BEST)) * share + np.array(paper) * (1 - share) for share in SHARES]
+    return [*map(tuple, mixed), tuple(0.4 * np.array(lost) + 0.6 * np.array(paper))]
 
 
 def _panel(axes: Any, rows: dict[str, Summary], places: dict[str, float]) -> None:
-    top, colours = best_of(rows), ListedColormap(SHADES)
+    top, colours = best_of(rows), ListedColormap(_shades())
+    ink, grey, paper = (
+        plt.rcParams[name] for name in ("text.color", "axes.edgecolor", "axes.facecolor")
+    )
     norm = BoundaryNorm(MISSING, colours.N)
     for name, row in rows.items():
         y, x = places[name], np.log10(row.rates)
@@ -268,43 +285,41 @@ def _panel(axes: Any, rows: dict[str, Summary], places: dict[str, float]) -> Non
         axes.pcolormesh(edges, [y - 0.4, y + 0.4], missing - 1e-6, cmap=colours, norm=norm)
         low = edges[0] if row.basin.low <= x[0] else row.basin.low
         high = edges[-1] if row.basin.high >= x[-1] else row.basin.high
-        frame = Rectangle((low, y - 0.4), high - low, 0.8, fill=False, ec="black", lw=1.1, zorder=3)
+        frame = Rectangle((low, y - 0.4), high - low, 0.8, fill=False, ec=ink, lw=1.1, zorder=3)
         axes.add_patch(frame)
         alone = row.alone(top)
         look = {"marker": "o", "color": GOOD} if alone else {"marker": "X", "color": BAD}
-        axes.plot(np.log10(row.default), y, ms=6, mec="white", mew=0.8, zorder=4, **look)
-        axes.text(
-            *(2.35, y, f"{100 * row.at_default:.1f}"),
-            color="black" if alone else GREY,
-            va="center",
-            size=8,
-        )
-    axes.text(2.35, -0.62, "% at default", va="bottom", ha="center", size=7.5, color=GREY)
-    powers = range(-5, 3)
-    axes.set_xticks(
-        powers, [f"{10.0**power:g}" if power > -4 else f"1e{power}" for power in powers]
-    )
-    axes.set(xlim=(-5.3, 3.0))
+        axes.plot(np.log10(row.default), y, ms=6, mec=paper, mew=0.8, zorder=4, **look)
+        number = f"{100 * row.at_default:.1f}"
+        axes.text(2.35, y, number, color=ink if alone else grey, va="center", size=8)
+    axes.text(3.3, -0.62, "% at default", va="bottom", ha="right", size=8, color=grey)
+    powers = (-5, -3, -1, 1)
+    axes.set_xticks(powers, ["1e-5", "0.001", "0.1", "10"])
+    axes.set(xlim=(-5.3, 3.3))
     axes.set_xlabel("learning rate", loc="left")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
 
 
-def _legend(drawing: Any, free: bool, columns: int) -> None:
-    dot = functools.partial(Line2D, [], [], ls="none", ms=7, mec="white")
+def _legend(drawing: Any, free: bool) -> None:
+    ink, beside, paper = (
+        plt.rcParams[name] for name in ("text.color", "axes.edgecolor", "axes.facecolor")
+    )
+    dot = functools.partial(Line2D, [], [], ls="none", ms=7, mec=paper)
     ranges = ("within 1 point of the best optimizer", "1 to 3 below", "3 to 10", "10 to 30", "more")
+    shades = [
+        Patch(fc=c, ec=beside, lw=0.5, label=t) for c, t in zip(_shades(), ranges, strict=True)
+    ]
     handles = [
         dot(marker="o", color=GOOD, label="default rate: leave it"),
         dot(marker="X", color=BAD, label="default rate: costs more than 1 point"),
-        Patch(fc="none", ec="black", lw=1.1, label="within 1 point of its own best"),
-        *(Patch(fc=c, ec="#cccccc", lw=0.5, label=t) for c, t in zip(SHADES, ranges, strict=True)),
+        Patch(fc="none", ec=ink, lw=1.1, label="within 1 point of its own best"),
     ]
     if free:
         text = "finds its rate; the axis is a factor on it"
-        handles.insert(3, Line2D([], [], ls="none", ms=9, marker="$abc$", color=FREE, label=text))
-    drawing.legend(
-        handles=handles, loc="outside lower left", ncols=columns, frameon=False, fontsize=8
-    )
+        handles.append(Line2D([], [], ls="none", ms=9, marker="$abc$", color=FREE, label=text))
+    drawing.legend(handles=[*handles, *shades], loc="outside lower left", ncols=2)
 
 
 # --- the comparison -------------------------------------------------------------------------------

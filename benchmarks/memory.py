@@ -8,13 +8,13 @@ table and writes `results/memory.json`.
     python benchmarks/memory.py
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
 import speed
 from rich.console import Console
@@ -51,8 +51,7 @@ def main() -> None:
         ]
         table.add_row(name, *("-" if x is None else f"{x:.2f}" for x in cells))
     Console().print(table)
-    report = {"machine": speed.machine(), "shape": SHAPE, "rows": rows}
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    measuring.save({"machine": measuring.machine(), "shape": SHAPE, "rows": rows}, RESULTS)
 
 
 if __name__ == "__main__":

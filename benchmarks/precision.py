@@ -1,39 +1,44 @@
 """What do fewer bytes cost? Memory, the error of a step, time: state in 16, 8 and 4 bits.
 
     python benchmarks/precision.py            # a few minutes on two cores
-    python benchmarks/precision.py --short    # fewer steps, fewer rounds
+    python benchmarks/precision.py --short    # fewer steps and rounds, into outputs/precision
     python benchmarks/precision.py --draw     # the tables and the figure, nothing measured
 
 Every optimizer walks twice over the same gradients, its state in float32 and in few bits, and the
 steps are compared: iid gradients, coordinates of very different size, sparse ones, rare rows, and
 coordinates that shrink on the way. Beside them Adam with the codes of bitsandbytes and torchao:
 read from a table, rounded to the nearest, and with a code for 0. Prints tables, writes
-results/precision.json and draws docs/figures/precision.png. Training runs are in precision_runs.py.
+results/precision.json and draws docs/figures/precision.png. A killed run goes on where it stopped.
+Training runs are in precision_runs.py.
 """
 
 import argparse
 import functools
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
+import matplotlib.pyplot as plt
+import measuring
 import numpy as np
 import optax
 import speed
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import optax_adaptive as oa
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "examples"))
+
+import pictures  # noqa: E402
+
 RESULTS, FIGURES = HERE / "results", HERE.parent / "docs" / "figures"
 SHAPE = (64, 512)
 BF16 = jnp.bfloat16
@@ -222,20 +227,19 @@ def both(
     return compare
 
 
-def measure_steps(steps: int) -> tuple[dict[str, Any], dict[str, list[float]]]:
-    """All rows, and for the figure the largest step of Adam at every step, gradients sparse."""
-    rows: dict[str, Any] = {}
-    tops: dict[str, np.ndarray] = {}
-    cells = [(name, how) for name in OPTIMIZERS for how in STORAGE] + [("adam", TABLES)]
-    for name, how in track(cells, "steps", console=Console(stderr=True)):
-        exact = OPTIMIZERS[name]()
-        stored = adam_from_tables(1.0) if how == TABLES else STORAGE[how](exact)
-        compare = both(exact, stored, steps)
-        found = {s: compare(s) for s in STREAMS}
-        rows[f"{name}, {how}"] = {s: result._asdict() for s, (result, _, _) in found.items()}
-        if name == "adam" and how in DRAWN:
-            _, tops["float32"], tops[how] = found["sparse 2 %"]
-    return rows, {how: [float(f"{x:.4g}") for x in top] for how, top in tops.items()}
+CELLS = [(name, how) for name in OPTIMIZERS for how in STORAGE] + [("adam", TABLES)]
+
+
+def measure_steps(name: str, how: str, report: dict[str, Any]) -> None:
+    """A row, and for the figure the largest step of Adam at every step, gradients sparse."""
+    exact = OPTIMIZERS[name]()
+    stored = adam_from_tables(1.0) if how == TABLES else STORAGE[how](exact)
+    compare = both(exact, stored, report["settings"]["steps"])
+    found = {s: compare(s) for s in STREAMS}
+    report["errors"][f"{name}, {how}"] = {s: row._asdict() for s, (row, _, _) in found.items()}
+    if name == "adam" and how in DRAWN:
+        tops = dict(zip(("float32", how), found["sparse 2 %"][1:], strict=True))
+        report["tops"] |= {k: [float(f"{x:.4g}") for x in top] for k, top in tops.items()}
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -328,14 +332,14 @@ def measure_time(size: int, rounds: int) -> dict[str, Any]:
         ),
     }
     steps = {
-        f"{name}, {how}": speed.JaxStep(tx, arrays[d], options)
+        f"{name}, {how}": speed.JaxStep(tx.init, speed.step_of(tx), arrays[d], options)
         for name, (tx, d) in contenders.items()
         for how, options in COMPILERS.items()
     }
-    clocks = speed.interleave(steps, rounds, lambda: None)
+    seconds = measuring.interleave(steps, rounds, lambda: None)
     base = "float32, by default"
     return {
-        name: {how: speed.ratio(clocks, f"{name}, {how}", base)["wall"] for how in COMPILERS}
+        name: {how: measuring.ratio(seconds, f"{name}, {how}", base) for how in COMPILERS}
         for name in contenders
     }
 
@@ -361,7 +365,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
         cells = f"{row['parameter']}", f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB"
         memory.add_row(name, *cells)
 
-    title = f"Error of a step, and the largest one / float32 ({report['steps']} steps)"
+    title = f"Error of a step, and the largest one / float32 ({report['settings']['steps']} steps)"
     steps = table(title, *STREAMS)
     for name, row in report["errors"].items():
         cells = (f"{row[s]['error']:.2g}  {row[s]['largest']:.3g}x" for s in STREAMS)
@@ -383,49 +387,67 @@ def tables(report: dict[str, Any]) -> list[Table]:
     return [memory, steps, shrunk, many, times]
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
+def draw(report: dict[str, Any]) -> Figure:
     """The largest step of Adam under sparse gradients."""
-    figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    styles = {TABLES: "C3", "float32": "C0", "8 bits": "C1"}
-    labels = {TABLES: "8 bits, with a code for 0", "8 bits": "with_quantized_state, 8 bits"}
-    for how, color in styles.items():
-        width = 3 if how == "float32" else 1.2
-        axes.plot(report["tops"][how], color=color, lw=width, label=labels.get(how, how))
-    axes.set_yscale("log")
-    axes.set_xlabel("step")
+    figure, axes = plt.subplots(figsize=(pictures.WIDTH, 3.4), layout="constrained")
+    ink = plt.rcParams["text.color"]
+    for how, label, look in (
+        (TABLES, "8 bits, with a code for 0", {"color": pictures.ORANGE, "lw": 1.2}),
+        ("float32", "float32", {"color": pictures.SKY, "lw": 4}),
+        ("8 bits", "with_quantized_state, 8 bits", {"color": ink, "lw": 0.9}),
+    ):
+        axes.plot(report["tops"][how], label=label, **look)
+    axes.set(yscale="log", xlabel="step", xlim=(0, report["settings"]["steps"]))
     axes.set_ylabel("largest step, in learning rates")
     axes.set_title("Adam, 2 % of the gradients at a time are not 0")
-    axes.grid(alpha=0.3)
     axes.legend()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
+    """Measure what `path` does not hold yet, and store each part as it ends."""
+    short = args.short
+    settings = {"steps": 100 if short else 1000, "rounds": 3 if short else 12}
+    settings |= {"shape": SHAPE, "size": 4096 if short else 16384}
+    settings |= {"machine": measuring.machine(), "package": measuring.fingerprint()}
+    report = measuring.begun(path, settings, args.fresh)
+    if "memory" not in report:
+        report["memory"] = measure_memory()
+        measuring.save(report, path)
+    if "time" not in report:
+        report["time"] = measure_time(settings["size"], settings["rounds"])
+        measuring.save(report, path)
+    done = report.setdefault("errors", {})
+    report.setdefault("tops", {})
+    missing = [cell for cell in CELLS if ", ".join(cell) not in done]
+    for name, how in track(missing, "steps", console=Console(stderr=True)):
+        measure_steps(name, how, report)
+        measuring.save(report, path)
+    return report
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output-dir", type=Path, help="in the place of results and docs/figures")
     parser.add_argument("--short", action="store_true", help="fewer steps and rounds")
+    parser.add_argument("--fresh", action="store_true", help="measure finished parts again")
     parser.add_argument("--draw", action="store_true", help="show what was measured")
     args = parser.parse_args(argv)
+    if args.short:
+        args.output_dir = args.output_dir or Path("outputs/precision")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and show all there is."""
+    args = parse(argv)
     results = (args.output_dir or RESULTS) / "precision.json"
-    if args.draw:
-        report = json.loads(results.read_text())
-    else:
-        steps, rounds = (100, 3) if args.short else (1000, 12)
-        report = {
-            "machine": speed.machine(),
-            "steps": steps,
-            "shape": SHAPE,
-            "memory": measure_memory(),
-            "time": measure_time(4096 if args.short else 16384, rounds),
-        }
-        report["errors"], report["tops"] = measure_steps(steps)
-        results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(report, indent=1) + "\n")
+    report = json.loads(results.read_text()) if args.draw else run(args, results)
     for shown in tables(report):
         Console().print(shown)
-    draw(report, (args.output_dir or FIGURES) / "precision.png")
+    picture = (args.output_dir or FIGURES) / "precision.png"
+    pictures.save(functools.partial(draw, report), picture)
 
 
 if __name__ == "__main__":

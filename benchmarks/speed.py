@@ -1,70 +1,84 @@
-"""How fast are the optimizers? Against optax and torch, and against the memory of this machine.
+"""How fast are the optimizers? Against optax, torch and Keras, and against the memory they use.
 
-For every optimizer, in one process and interleaved: the time of a step, the temporary arrays of the
-compiled step, and the time to trace, lower and compile it for one leaf and for many. Prints a
-table, writes `results/speed.json` and draws `docs/figures/speed.png`.
+    python benchmarks/speed.py                         # every optimizer, on what JAX runs on
+    python benchmarks/speed.py --optimizer adam lion   # of the results these only
+    python benchmarks/speed.py --short                 # that it works: small arrays, few rounds
+    python benchmarks/speed.py --draw                  # tables and figure, nothing measured
 
-    python benchmarks/speed.py [--optimizer adam ...] [--size N] [--rounds N] [--no-torch]
-
-A killed run goes on where it stopped; `--fresh` starts over.
+For every optimizer, in turns: the time of a step here, in optax, in every variant of torch and in
+Keras on its backends, of those that are installed; and the time to trace, lower and compile a step
+for one array and for many. Prints tables, writes results/speed.json and draws
+docs/figures/speed.png; on a GPU or TPU the files have its name, too. A killed run goes on where it
+stopped.
 """
 
 import argparse
-import concurrent.futures
 import datetime
 import gc
-import hashlib
-import importlib.metadata
-import json
 import math
 import os
-import platform
-import random
+import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 import optax.contrib
+import speed_peers
+import speed_report
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 import optax_adaptive
 
-try:
-    import torch
-except ImportError:
-    torch = None
-
 HERE = Path(__file__).resolve().parent
+RESULTS, FIGURES = HERE / "results", HERE.parent / "docs" / "figures"
 RATE = 1e-3
 STAGE_REPEATS = 3
 SHAPES = ((64, 64), (64,), (128, 32), (3, 3, 16, 16), (10,))  # of the many leaves, in turn
+SHORT = ("adagrad", "adam", "lamb")
+
+# --- the optimizers -------------------------------------------------------------------------------
+
+
+def flat(size: int) -> tuple[int, ...]:
+    return (size,)
+
+
+def square(size: int) -> tuple[int, ...]:
+    return (math.isqrt(size),) * 2
+
+
+def small(size: int) -> tuple[int, ...]:
+    """A decomposition of 4000 x 4000 takes a minute."""
+    return (min(512, math.isqrt(size)),) * 2
 
 
 class Case(NamedTuple):
-    """One row: an optimizer's name, arguments here and in optax, and its constructor in torch."""
+    """One row: an optimizer's name, and its arguments here and in optax."""
 
     name: str
     function: str
     arguments: Mapping[str, Any] = MappingProxyType({})
-    torch: tuple[str, dict[str, Any]] | None = None
-    variants: tuple[str, ...] = ("foreach", "for-loop")
-    shape: tuple[int, ...] = ()  # of the parameters, where it matters
+    shape: Callable[[int], tuple[int, ...]] = flat  # of the parameters, for so many of them
     roles: Any = None  # for those of ours that ask
     many: bool = False  # whether many leaves are compiled, too
+
+    @property
+    def rate(self) -> float:
+        return self.arguments.get("learning_rate", RATE)
 
     def make(self, library: Any) -> optax.GradientTransformation:
         make = getattr(library, self.function, None) or getattr(library.contrib, self.function)
         ours = {"roles": self.roles} if self.roles and library is optax_adaptive else {}
-        return make(**{"learning_rate": RATE, **self.arguments, **ours})
+        return make(**{**self.arguments, "learning_rate": self.rate, **ours})
 
     def libraries(self) -> dict[str, Any]:
         """Who has it."""
@@ -77,24 +91,21 @@ def by_axes(path: str, shape: tuple[int, ...]) -> str:
     return "matrix" if len(shape) == 2 else "adam"
 
 
-FUSED = ("fused", "foreach", "for-loop")
-DECAY = {"weight_decay": 1e-4}
-MATRIX, SMALL = (4000, 4000), (512, 512)
 CLASSICS = (
-    Case("sgd", "sgd", torch=("SGD", {}), variants=FUSED),
-    Case("momentum", "sgd", {"momentum": 0.9}, ("SGD", {"momentum": 0.9}), FUSED),
-    Case("adagrad", "adagrad", torch=("Adagrad", {}), variants=FUSED),
-    Case("rmsprop", "rmsprop", torch=("RMSprop", {})),
-    Case("rmsprop centered", "rmsprop", {"centered": True}, ("RMSprop", {"centered": True})),
-    Case("adadelta", "adadelta", {"learning_rate": 1.0}, ("Adadelta", {})),
-    Case("adam", "adam", torch=("Adam", {}), variants=FUSED),
-    Case("adamw", "adamw", DECAY, ("AdamW", DECAY), FUSED),
-    Case("amsgrad", "amsgrad", torch=("Adam", {"amsgrad": True}), variants=FUSED),
-    Case("nadam", "nadam", torch=("NAdam", {})),
-    Case("nadamw", "nadamw", DECAY, ("NAdam", DECAY | {"decoupled_weight_decay": True})),
-    Case("adamax", "adamax", torch=("Adamax", {})),
-    Case("adamaxw", "adamaxw", DECAY),
-    Case("radam", "radam", torch=("RAdam", {})),
+    Case("sgd", "sgd"),
+    Case("momentum", "sgd", {"momentum": 0.9}),
+    Case("adagrad", "adagrad"),
+    Case("rmsprop", "rmsprop"),
+    Case("rmsprop centered", "rmsprop", {"centered": True}),
+    Case("adadelta", "adadelta", {"learning_rate": 1.0}),
+    Case("adam", "adam"),
+    Case("adamw", "adamw", speed_peers.DECAY),
+    Case("amsgrad", "amsgrad"),
+    Case("nadam", "nadam"),
+    Case("nadamw", "nadamw", speed_peers.DECAY),
+    Case("adamax", "adamax"),
+    Case("adamaxw", "adamaxw", speed_peers.DECAY),
+    Case("radam", "radam"),
     Case("adabound", "adabound"),
     Case("amsbound", "amsbound"),
 )
@@ -112,16 +123,15 @@ CASES = (
         )
     ),
     *(
-        Case(name, name, shape=MATRIX)
+        Case(name, name, shape=square)
         for name in (
             *("adamp", "stable_adamw", "swats", "lamb", "novograd", "adafactor", "sm3", "came"),
         )
     ),
-    Case("adam_mini", "adam_mini", shape=MATRIX, roles={"*": "neurons"}),
-    # A decomposition of 4000 x 4000 takes a minute.
-    Case("shampoo", "shampoo", {"precondition_frequency": 10}, shape=SMALL),
-    Case("soap", "soap", shape=SMALL),
-    Case("muon", "muon", shape=SMALL, roles=by_axes),
+    Case("adam_mini", "adam_mini", shape=square, roles={"*": "neurons"}),
+    Case("shampoo", "shampoo", {"precondition_frequency": 10}, shape=small),
+    Case("soap", "soap", shape=small),
+    Case("muon", "muon", shape=small, roles=by_axes),
 )
 
 
@@ -155,149 +165,36 @@ class Arrays:
         self.count = 0
 
 
-class JaxStep:
+class JaxStep(measuring.Step):
     """A compiled step; calling it makes one step on the common arrays."""
 
-    def __init__(self, tx: optax.GradientTransformation, arrays: Arrays, options: Any = None):
+    def __init__(self, init: Any, step: Any, arrays: Arrays, options: Any = None):
         self.arrays = arrays
-        state = tx.init(arrays.params)
-        leaves, self.structure = jax.tree.flatten(state)
+        # Copies, because a step overwrites what it is given, and some states begin as parameters.
+        start = jnp.copy(arrays.params), init(jnp.copy(arrays.params)), arrays.grads[0]
+        self.compiled = step.lower(*start).compile(compiler_options=options)
+        leaves, self.structure = jax.tree.flatten(self.compiled(*start)[1])
+        large = [i for i, x in enumerate(leaves) if x.shape]
+        # Libraries keep the same in another order; a variance must not become somebody's mean.
+        self.order = sorted(large, key=lambda i: bool((leaves[i] < 0).any()))
+        self.key = tuple((leaves[i].shape, leaves[i].dtype) for i in self.order)
+        arrays.states.setdefault(self.key, [leaves[i] for i in self.order])
         self.scalars = [None if x.shape else x for x in leaves]
-        large = [x for x in leaves if x.shape]
-        self.shapes = tuple((x.shape, x.dtype) for x in large)
-        arrays.states.setdefault(self.shapes, large)
-        self.words = sum(x.size for x in leaves) / arrays.params.size
-        lowered = step_of(tx).lower(arrays.params, state, arrays.grads[0])
-        self.compiled = lowered.compile(compiler_options=options)
-        temporaries = self.compiled.memory_analysis().temp_size_in_bytes
-        self.temporaries = temporaries / arrays.params.nbytes
 
     def __call__(self) -> None:
         arrays = self.arrays
-        large = iter(arrays.states[self.shapes])
-        leaves = [next(large) if x is None else x for x in self.scalars]
-        # Two gradients in turn: under a single one running variances would sink to 0.
+        leaves = list(self.scalars)
+        for i, x in zip(self.order, arrays.states[self.key], strict=True):
+            leaves[i] = x
         grads = arrays.grads[arrays.count % len(arrays.grads)]
         arrays.count += 1
         arrays.params, state = self.compiled(arrays.params, self.structure.unflatten(leaves), grads)
-        jax.block_until_ready(arrays.params)
         leaves = jax.tree.leaves(state)
-        arrays.states[self.shapes] = [x for x in leaves if x.shape]
+        arrays.states[self.key] = [leaves[i] for i in self.order]
         self.scalars = [None if x.shape else x for x in leaves]
 
-
-class TorchStep:
-    """The same in torch."""
-
-    def __init__(self, case: Case, variant: str, params: np.ndarray, grads: list[np.ndarray]):
-        kind, arguments = case.torch
-        self.params = torch.from_numpy(params.copy())
-        self.grads = [torch.from_numpy(g) for g in grads]
-        self.count = 0
-        chosen = {"foreach": variant == "foreach"}
-        if "fused" in case.variants:
-            chosen = {"fused": variant == "fused", "foreach": variant == "foreach"}
-        rate = case.arguments.get("learning_rate", RATE)
-        self.optimizer = getattr(torch.optim, kind)([self.params], lr=rate, **arguments, **chosen)
-
-    def __call__(self) -> None:
-        self.params.grad = self.grads[self.count % len(self.grads)]
-        self.count += 1
-        self.optimizer.step()
-
-
-class Clock(NamedTuple):
-    """Of one step: what a user waits for, and what the process worked."""
-
-    wall: float
-    cpu: float
-
-
-def clock(step: Callable[[], Any]) -> Clock:
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    return Clock(time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def fastest_in_torch(case: Case, params: np.ndarray, grads: list[np.ndarray]) -> tuple[str, Any]:
-    """The variant with the fastest step of a few, and that step."""
-    trials = []
-    for variant in case.variants:
-        step = TorchStep(case, variant, params, grads)
-        step()
-        trials.append((min(clock(step).wall for _ in range(4)), variant, step))
-    _, variant, step = min(trials, key=lambda trial: trial[0])
-    return variant, step
-
-
-def interleave(
-    steps: dict[str, Callable[[], None]], rounds: int, tick: Callable[[], None]
-) -> dict[str, list[Clock]]:
-    """The clocks of one step of every contender in every round."""
-    clocks = {name: [] for name in steps}
-    shuffle = random.Random(0)
-    for _ in range(rounds):
-        # A neighbour is felt, torch's spinning threads above all: in any fixed rotation somebody
-        # follows it more often than somebody else.
-        for name in shuffle.sample(list(steps), len(steps)):
-            steps[name]()  # for the caches, and for threads that still spin after the neighbour
-            clocks[name].append(clock(steps[name]))
-        tick()
-    return clocks
-
-
-def ratio(clocks: dict[str, list[Clock]], a: str, b: str) -> dict[str, float]:
-    """How long a step of `a` takes relative to `b`: the median over the rounds.
-
-    Steps of one round share the weather. Between repeated runs on a busy machine this came back
-    within 2 to 5 %, the ratio of medians within 10 %, the ratio of minima within 40 %.
-    """
-    pairs = list(zip(clocks[a], clocks[b], strict=True))
-    return {
-        "wall": statistics.median(x.wall / y.wall for x, y in pairs),
-        "cpu": statistics.median(x.cpu / y.cpu for x, y in pairs),
-    }
-
-
-# --- the machine ----------------------------------------------------------------------------------
-
-
-def copy_bandwidth(size: int) -> float:
-    """Bytes per second read and written, the best of several copies in all threads."""
-    source, target = np.ones(size, np.float32), np.ones(size, np.float32)
-    threads = os.cpu_count() or 1
-    parts = [slice(i * size // threads, (i + 1) * size // threads) for i in range(threads)]
-    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-
-        def copy():
-            list(pool.map(lambda part: np.copyto(target[part], source[part]), parts))
-
-        return 2 * source.nbytes / min(clock(copy).wall for _ in range(30))
-
-
-def machine() -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
-    names = ["jax", "jaxlib", "optax", "numpy"] + ["torch"] * (torch is not None)
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "backend": jax.default_backend(),
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-    }
-
-
-def fingerprint() -> str:
-    """Of the package's sources: times of another version are not finished rows."""
-    package = Path(optax_adaptive.__file__).parent
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    def wait(self) -> None:
+        jax.block_until_ready(self.arrays.params)
 
 
 # --- trace, lower, compile ------------------------------------------------------------------------
@@ -325,18 +222,16 @@ def stages(
     return dict(zip(names, np.diff(times).tolist(), strict=True))
 
 
-def stage_medians(
-    case: Case, libraries: dict[str, Any], args: argparse.Namespace, tick: Callable[[], None]
-) -> dict[str, Any]:
+def stage_medians(case: Case, args: argparse.Namespace, tick: Callable[[], None]) -> dict[str, Any]:
     """Of every library, for one leaf and for many; many leaves are compiled once."""
-    result = {}
+    libraries, result = case.libraries(), {}
     for leaves in (1, args.leaves) if case.many else (1,):
         runs = {name: [] for name in libraries}
         for repeat in range(STAGE_REPEATS):
             for name, library in libraries.items():
                 compiles = leaves == 1 or repeat == 0
                 runs[name].append(
-                    stages(case.make(library), leaves, case.shape or (args.size,), compiles)
+                    stages(case.make(library), leaves, case.shape(args.size), compiles)
                 )
                 tick()
         result[str(leaves)] = {
@@ -346,266 +241,137 @@ def stage_medians(
     return result
 
 
-def trace_and_lower(row: dict[str, Any], leaves: str, name: str) -> float:
-    return row["stages"][leaves][name]["trace"] + row["stages"][leaves][name]["lower"]
-
-
 # --- one row --------------------------------------------------------------------------------------
 
 
-def measure(case: Case, args: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    libraries = case.libraries()
-    task = progress.add_task(case.name, total=args.rounds + len(libraries) * 2 * STAGE_REPEATS)
+def contenders(case: Case, args: argparse.Namespace, workers: Mapping[str, Any]) -> dict[str, Any]:
+    """A step of everybody who has this optimizer."""
+    shape = case.shape(args.size)
+    arrays = Arrays(*speed_peers.numbers(shape))
+    # The control is ours once more: its ratio would be 1 without noise.
+    libraries = case.libraries() | {"control": optax_adaptive}
+    made = {name: case.make(library) for name, library in libraries.items()}
+    steps = {name: JaxStep(tx.init, step_of(tx), arrays) for name, tx in made.items()}
+    if not args.peers:
+        return steps
+    steps |= speed_peers.torch_steps(case.name, case.rate, shape)
+    if case.name in speed_peers.KERAS:
+        job = case.name, case.rate, shape
+        for backend, worker in workers.items():
+            steps[f"keras {backend}"] = (
+                JaxStep(*speed_peers.keras_on_jax(*job), arrays)
+                if worker is None
+                else speed_peers.RemoteStep(worker, *job)
+            )
+    return steps
+
+
+def measure(
+    case: Case, args: argparse.Namespace, workers: Mapping[str, Any], progress: Progress
+) -> dict[str, Any]:
+    ticks = args.rounds + len(case.libraries()) * STAGE_REPEATS * (1 + case.many)
+    task = progress.add_task(case.name, total=ticks)
 
     def tick():
         progress.advance(task)
 
-    rng = np.random.default_rng(0)
-    shape = case.shape or (args.size,)
-    params = rng.standard_normal(shape, np.float32)
-    grads = [rng.standard_normal(shape, np.float32) for _ in range(2)]
-    arrays = Arrays(params, grads)
-    # The control is ours once more: its ratio would be 1 without noise.
-    contenders = libraries | {"control": optax_adaptive}
-    steps: dict[str, Any] = {n: JaxStep(case.make(lib), arrays) for n, lib in contenders.items()}
-    row: dict[str, Any] = {"shape": shape}
-    row["words"] = {name: steps[name].words for name in libraries}
-    row["temporaries"] = {name: steps[name].temporaries for name in libraries}
-    if args.torch and case.torch:
-        row["torch_variant"], steps["torch"] = fastest_in_torch(case, params, grads)
-    clocks = interleave(steps, args.rounds, tick)
-    row["seconds"] = {n: statistics.median(c.wall for c in cs) for n, cs in clocks.items()}
-    row["cpu_seconds"] = {n: statistics.median(c.cpu for c in cs) for n, cs in clocks.items()}
-    row["best_seconds"] = {n: min(c.wall for c in cs) for n, cs in clocks.items()}
-    pairs = [("ours", "control"), ("ours", "optax"), ("ours", "torch"), ("torch", "optax")]
-    row["ratios"] = {f"{a}/{b}": ratio(clocks, a, b) for a, b in pairs if {a, b} <= clocks.keys()}
-    del steps, arrays
-    row["stages"] = stage_medians(case, libraries, args, tick)
+    shape = case.shape(args.size)
+    state = jax.eval_shape(case.make(optax_adaptive).init, jax.ShapeDtypeStruct(shape, jnp.float32))
+    steps = contenders(case, args, workers)
+    seconds = measuring.interleave(steps, args.rounds, tick, args.batch)
+    row = {
+        "shape": shape,
+        "words": sum(x.size for x in jax.tree.leaves(state)) / math.prod(shape),
+        "seconds": {name: statistics.median(x) for name, x in seconds.items()},
+        "ratios": {
+            f"ours/{name}": measuring.ratio(seconds, "ours", name)
+            for name in steps
+            if name != "ours"
+        },
+    }
+    del steps
+    row["stages"] = stage_medians(case, args, tick)
     progress.remove_task(task)
     return row
 
 
-# --- the report -----------------------------------------------------------------------------------
-
-
-def achieved(row: dict[str, Any]) -> float:
-    """Bytes per second, counting only what the best program would move."""
-    words = (
-        3 + 2 * row["words"]["ours"]
-    )  # read parameters, gradients and state, write the first and last
-    return 4 * math.prod(row["shape"]) * words / row["seconds"]["ours"]
-
-
-def tables(report: dict[str, Any]) -> list[Table]:
-    rows, size = report["rows"], report["settings"]["size"]
-    many = str(report["settings"]["leaves"])
-    limit = report["copy_bytes_per_second"]
-    step = Table(title=f"One step, {size / 1e6:g}M float32 in one leaf")
-    names = ("ours\nms", "optax\nms", "torch\nms", "\nvariant")
-    names += ("ours/\noptax", "in CPU\ntime", "ours/\ntorch", "GB/s\nours", "of the\nlimit")
-    names += ("state\nours", "state\noptax", "temp.\nours", "temp.\noptax")
-    for name in ("\noptimizer", *names):
-        step.add_column(name, justify="left" if name in ("\noptimizer", "\nvariant") else "right")
-    stage = Table(title="Trace + lower, then compile: CPU seconds")
-    stage.add_column("\noptimizer")
-    for leaves in ("1", many):
-        for name in ("ours", "optax", "ratio"):
-            stage.add_column(f"{name}\n{leaves}", justify="right")
-    for name in ("ours", "optax"):
-        stage.add_column(f"compile\n{name} {many}", justify="right")
-
-    def show(number: float | None, form: str = ".2f") -> str:
-        return "-" if number is None else format(number, form)
-
-    for name, row in rows.items():
-        milliseconds = {k: 1e3 * v for k, v in row["seconds"].items()}
-        ratios = row["ratios"]
-        step.add_row(
-            name,
-            show(milliseconds["ours"], ".1f"),
-            show(milliseconds.get("optax"), ".1f"),
-            show(milliseconds.get("torch"), ".1f"),
-            row.get("torch_variant", "-"),
-            show(ratios.get("ours/optax", {}).get("wall")),
-            show(ratios.get("ours/optax", {}).get("cpu")),
-            show(ratios.get("ours/torch", {}).get("wall")),
-            show(achieved(row) / 1e9, ".1f"),
-            show(achieved(row) / limit, ".0%"),
-            show(row["words"]["ours"]),
-            show(row["words"].get("optax")),
-            show(row["temporaries"]["ours"]),
-            show(row["temporaries"].get("optax")),
-        )
-        cells = []
-        for leaves in ("1", many):
-            ours = theirs = None
-            if leaves in row["stages"]:
-                ours = trace_and_lower(row, leaves, "ours")
-                theirs = trace_and_lower(row, leaves, "optax") if "ours/optax" in ratios else None
-            cells += [show(ours, ".3f"), show(theirs, ".3f"), show(theirs and ours / theirs)]
-        compiled = row["stages"].get(many, {})
-        times = [compiled.get(library, {}).get("compile") for library in ("ours", "optax")]
-        stage.add_row(name, *cells, *(show(time, ".1f") for time in times))
-    return [step, stage]
-
-
-def summary(report: dict[str, Any]) -> list[str]:
-    """The targets, and how far the ratios can be trusted."""
-    many = str(report["settings"]["leaves"])
-    lines = [f"Copy bandwidth: {report['copy_bytes_per_second'] / 1e9:.1f} GB/s."]
-    compared = {n: r for n, r in report["rows"].items() if "ours/optax" in r["ratios"]}
-    for kind, label in (("wall", "step time"), ("cpu", "CPU time of a step")):
-        control = [abs(r["ratios"]["ours/control"][kind] - 1) for r in report["rows"].values()]
-        lines.append(
-            f"Control, {label}: ours over a second copy of ours is off 1 by "
-            f"{statistics.median(control):.1%} in the median, {max(control):.1%} at most."
-        )
-        if compared:
-            ratios = {n: r["ratios"]["ours/optax"][kind] for n, r in compared.items()}
-            worst = max(ratios, key=lambda n: ratios[n])
-            line = (
-                f"ours/optax, {label}: geometric mean "
-                f"{statistics.geometric_mean(ratios.values()):.2f} (target 0.95), largest "
-                f"{ratios[worst]:.2f} of {worst} (target 1.05)"
+def run(args: argparse.Namespace, path: Path, console: Console) -> dict[str, Any]:
+    """Measure what `path` does not hold yet, and store each row as it ends."""
+    settings = {key: getattr(args, key) for key in ("size", "leaves", "rounds", "batch", "peers")}
+    settings["machine"] = measuring.machine("torch", "keras", "tensorflow")
+    settings["package"] = measuring.fingerprint()
+    report = measuring.begun(path, settings, args.fresh)
+    rows = report.setdefault("rows", {})
+    report.setdefault("copy_bytes_per_second", 0.0)
+    missing = [case for case in CASES if case.name in args.optimizer and case.name not in rows]
+    backends = speed_peers.keras_backends() if missing and args.peers else []
+    workers = {b: None if b == "jax" else speed_peers.Worker(b) for b in backends}
+    columns = (TextColumn("{task.description:>20}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        overall = progress.add_task("optimizers", total=len(missing))
+        for case in missing:
+            rows[case.name] = measure(case, args, workers, progress)
+            # The best of the whole run: a limit measured in a busy minute is none.
+            report["copy_bytes_per_second"] = max(
+                report["copy_bytes_per_second"], measuring.copy_bandwidth(args.size, args.batch)
             )
-            if "adadelta" in ratios:
-                line += f", adadelta {ratios['adadelta']:.2f} (target 0.3)"
-            lines.append(line + ".")
-    compared = {n: r for n, r in compared.items() if many in r["stages"]}
-    if compared:
-        ratios = {
-            n: trace_and_lower(r, many, "ours") / trace_and_lower(r, many, "optax")
-            for n, r in compared.items()
-        }
-        worst = max(ratios, key=lambda n: ratios[n])
-        lines.append(
-            f"ours/optax, trace + lower at {many} leaves: geometric mean "
-            f"{statistics.geometric_mean(ratios.values()):.2f} (target 0.5), largest "
-            f"{ratios[worst]:.2f} of {worst}."
-        )
-        compiled = [r["stages"][many] for r in compared.values()]
-        mean = statistics.geometric_mean(
-            s["ours"]["compile"] / s["optax"]["compile"] for s in compiled
-        )
-        lines.append(f"ours/optax, compile at {many} leaves: geometric mean {mean:.2f}.")
-    return lines
+            report["rows"] = rows = {c.name: rows[c.name] for c in CASES if c.name in rows}
+            report["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+            measuring.save(report, path)
+            progress.advance(overall)
+    return report
 
 
-def draw(report: dict[str, Any], path: Path) -> None:
-    import matplotlib  # noqa: PLC0415
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    rows = {n: r for n, r in report["rows"].items() if "ours/optax" in r["ratios"]}
-    if not rows:
-        return
-    names = list(rows)
-    blue, orange, grey = "#0072B2", "#D55E00", "#555555"  # Okabe and Ito: told apart by everybody
-    right = 2.0
-    plt.rcParams.update({"font.size": 10, "font.family": "DejaVu Sans"})
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.34 * len(names)), layout="constrained")
-    noise = max(abs(r["ratios"]["ours/control"]["wall"] - 1) for r in rows.values())
-    band = f"what noise does to two equal programs (±{noise:.0%})"
-    axes.axvspan(1 - noise, 1 + noise, color="#e4e4e4", linewidth=0, label=band)
-    ours = [rows[n]["ratios"]["ours/optax"]["wall"] for n in names]
-    axes.barh(names, ours, height=0.62, color=blue, label="optax_adaptive")
-    for y, value in enumerate(ours):
-        axes.text(0.02, y, f"{value:.2f}", color="white", ha="left", va="center", size=9)
-    style = {"color": orange, "linestyle": "none", "markeredgecolor": "white", "markersize": 8}
-    for y, name in enumerate(names):
-        relative = rows[name]["ratios"].get("torch/optax", {}).get("wall")
-        if relative is None:
-            continue
-        if relative < right - 0.03:
-            axes.plot(relative, y, "D", zorder=4, **style)
-        else:  # the number stands for the length
-            axes.plot(right - 0.03, y, ">", zorder=4, clip_on=False, **style)
-            text = f"{relative:.1f}" if relative < 10 else f"{relative:.0f}"
-            axes.text(right - 0.07, y, text, color=orange, ha="right", va="center", size=9)
-    if any("torch/optax" in r["ratios"] for r in rows.values()):
-        axes.plot([], [], "D", label="torch, its fastest variant", **style)
-    axes.axvline(1, color=grey, linewidth=1.2, zorder=3)
-    axes.text(1, -0.75, "optax", color=grey, ha="center", va="bottom")
-    axes.set(xlim=(0, right), ylim=(len(names) - 0.4, -0.6))
-    settings = report["settings"]
-    where = f"{settings['machine']['cpu']}, {settings['machine']['cores']} cores"
-    size = f"{settings['size'] / 1e6:g}M float32"
-    axes.set_xlabel(f"time of a step relative to optax, shorter is faster ({where}, {size})")
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    handles, labels = axes.get_legend_handles_labels()
-    # The bars first, the band last.
-    order = sorted(range(len(labels)), key=lambda i: (labels[i] == band, "torch" in labels[i]))
-    figure.legend(
-        [handles[i] for i in order],
-        [labels[i] for i in order],
-        loc="outside lower center",
-        ncols=3,
-        frameon=False,
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. What is not given depends on what JAX runs on."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
-
-
-def save(report: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: a run killed while it writes keeps the rows before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=1) + "\n")
-    partial.replace(path)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    add = parser.add_argument
     names = [case.name for case in CASES]
-    parser.add_argument("--optimizer", nargs="+", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--size", type=lambda x: int(float(x)), default=16_000_000)
-    parser.add_argument("--leaves", type=int, default=1000, help="of the tree with many")
-    parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--no-torch", dest="torch", action="store_false")
-    parser.add_argument("--fresh", action="store_true", help="measure finished rows again")
-    parser.add_argument("--output-dir", type=Path, help="for the JSON and the figure")
-    args = parser.parse_args()
-    args.torch = args.torch and torch is not None
+    add("--optimizer", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
+    add("--size", type=lambda x: int(float(x)), help="of an array; default 16e6, 64e6 on a device")
+    add("--leaves", type=int, help="of the tree with many; default 1000")
+    add("--rounds", type=int, help="default 60")
+    add("--batch", type=int, help="of steps timed together; default 1, 20 on a device")
+    add("--no-peers", dest="peers", action="store_false", help="without torch and Keras")
+    add("--fresh", action="store_true", help="measure finished rows again")
+    add("--short", action="store_true", help="three optimizers, into outputs/speed")
+    add("--draw", action="store_true", help="show what was measured")
+    add("--output-dir", type=Path, help="for the JSON and the figure")
+    args = parser.parse_args(argv)
+    usual = {"size": 16_000_000, "leaves": 1000, "rounds": 60, "batch": 1, "optimizer": names}
+    if jax.default_backend() != "cpu":
+        # To begin a step takes as long as a small one.
+        usual |= {"size": 64_000_000, "batch": 20}
+    if args.short:
+        usual |= {"size": 10_000, "leaves": 10, "rounds": 3, "optimizer": list(SHORT)}
+        args.output_dir = args.output_dir or Path("outputs/speed")
+    for key, value in usual.items():
+        if getattr(args, key) is None:
+            setattr(args, key, value)
     return args
 
 
-def main() -> None:
-    args = arguments()
-    results = (args.output_dir or HERE / "results") / "speed.json"
-    figure = (args.output_dir or HERE.parent / "docs" / "figures") / "speed.png"
-    settings = {key: getattr(args, key) for key in ("size", "leaves", "rounds", "torch")}
-    settings |= {"machine": machine(), "package": fingerprint()}
-    report = json.loads(results.read_text()) if results.exists() and not args.fresh else {}
-    if report.get("settings") != settings:
-        report = {"settings": settings, "rows": {}}
-    report["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
-    report.setdefault("copy_bytes_per_second", 0.0)
+def stem() -> str:
+    """Of the files of this machine: speed, or speed-nvidia-h200."""
+    if jax.default_backend() == "cpu":
+        return "speed"
+    return "speed-" + re.sub(r"[^a-z0-9]+", "-", jax.devices()[0].device_kind.lower()).strip("-")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure what is missing, and show all there is."""
+    # All share the memory of a GPU: nobody takes it beforehand.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    args = parse(argv)
     console = Console(width=None if Console().is_terminal else 132)
-    columns = (TextColumn("{task.description:>16}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        cases = [case for case in CASES if case.name in args.optimizer]
-        overall = progress.add_task("optimizers", total=len(cases))
-        for case in cases:
-            if case.name not in report["rows"]:
-                report["rows"][case.name] = measure(case, args, progress)
-                # The best of the whole run: a limit measured in a busy minute is none.
-                report["copy_bytes_per_second"] = max(
-                    report["copy_bytes_per_second"], copy_bandwidth(args.size)
-                )
-                order = [c.name for c in CASES]
-                report["rows"] = {n: report["rows"][n] for n in order if n in report["rows"]}
-                save(report, results)
-            progress.advance(overall)
-    for table in tables(report):
-        console.print(table)
-    console.print("\n".join(summary(report)))
-    save(report, results)
-    draw(report, figure)
+    path = (args.output_dir or RESULTS) / f"{stem()}.json"
+    report = speed_report.read(path) if args.draw else run(args, path, console)
+    for table in speed_report.tables(report):
+        console.print(table.rich())
+    console.print("\n".join(speed_report.summary(report)), highlight=False)
+    speed_report.save_figure(report, (args.output_dir or FIGURES) / f"{stem()}.png")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@
     python docs/make_mnist.py article outputs/article
 
 The name ("article", "digits" or "family") says between which markers of the page the table goes,
-and what the figure in docs/figures is called. The results are kept in docs/results. "family" is
-every optimizer of the library: too many curves for a figure, so they are not kept either.
+and what the figure in docs/figures is called. The results are kept in docs/results;
+without a folder they are taken from there. "family" is every optimizer of the library: too many
+curves for a figure, so they are not kept either.
 """
 
 import argparse
@@ -41,15 +42,17 @@ def table(results):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=("article", "digits", "family"))
-    parser.add_argument("output_dir", type=Path, help="of examples/mnist.py")
+    parser.add_argument("output_dir", type=Path, nargs="?", help="of examples/mnist.py")
     args = parser.parse_args()
-    results = mnist_report.read(args.output_dir / "results.json")
-    (HERE / "results").mkdir(exist_ok=True)
-    if args.name == "family":
-        results = [{k: v for k, v in result.items() if k != "curves"} for result in results]
-    else:
+    kept = HERE / "results" / f"mnist-{args.name}.json"
+    if args.output_dir:
+        results = mnist_report.read(args.output_dir / "results.json")
+        if args.name == "family":
+            results = [{k: v for k, v in result.items() if k != "curves"} for result in results]
+        mnist_report.write(kept, results)
+    results = mnist_report.read(kept)
+    if args.name != "family":
         mnist_report.figure(results, HERE / "figures" / f"mnist-{args.name}.png")
-    mnist_report.write(HERE / "results" / f"mnist-{args.name}.json", results)
     pages = [HERE / "mnist.md"] + [HERE.parent / "README.md"] * (args.name == "article")
     for page in pages:
         fill(page, args.name.upper(), table(results))

@@ -1,62 +1,60 @@
 """Write what benchmarks/ measured into docs/performance.md and docs/mnist.md.
 
-make bench && python docs/make_performance.py
+make bench BENCHES="memory speed" PAGES=performance
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
-import speed  # noqa: E402
+import speed_report  # noqa: E402
 from fill import fill  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
 
 
-def steps(report):
-    """The table of one step per optimizer, and the summary that speed.py prints."""
-    machine = report["settings"]["machine"]
-    many = str(report["settings"]["leaves"])
-    versions = ", ".join(f"{k} {machine[k]}" for k in ("jax", "optax", "torch") if k in machine)
-    yield (
-        f"{report['settings']['size'] / 1e6:g} million float32 parameters in one array; "
-        f"{machine['cpu']}, {machine['cores']} cores, {versions}, {report['date']}."
-    )
-    yield ""
-    yield (
-        "| optimizer | ours, ms | optax, ms | torch, ms | ours / optax | ours / torch "
-        "| trace + lower, ours / optax |"
-    )
-    yield "|---|---|---|---|---|---|---|"
-    for name, row in report["rows"].items():
-        ms = {k: f"{1e3 * v:.1f}" for k, v in row["seconds"].items()}
-        ratios = {k: f"{v['wall']:.2f}" for k, v in row["ratios"].items()}
-        stages, variant = "", row.get("torch_variant")
-        shape = row["shape"]
-        of = f" on {'x'.join(map(str, shape))}" if len(shape) > 1 else ""
-        if "optax" in row["seconds"] and many in row["stages"]:
-            ours, theirs = (speed.trace_and_lower(row, many, k) for k in ("ours", "optax"))
-            stages = f"{ours / theirs:.2f}"
-        cells = [
-            f"`{name}`{of}",
-            ms["ours"],
-            ms.get("optax", ""),
-            f"{ms['torch']} ({variant})" if variant else "",
-            ratios.get("ours/optax", ""),
-            ratios.get("ours/torch", ""),
-            stages,
-        ]
-        yield "| " + " | ".join(cells) + " |"
-    yield ""
-    for line in speed.summary(report):
-        yield f"- {line}"
+def measured() -> dict[str, dict[str, Any]]:
+    """What speed.py found, by the name of the file: of the CPU first, then of other devices."""
+    return {path.stem: speed_report.read(path) for path in sorted(RESULTS.glob("speed*.json"))}
 
 
-def memory(report):
+def speed() -> Iterator[str]:
+    """The summary and the table of every machine."""
+    for stem, report in measured().items():
+        settings = report["settings"]
+        machine, place = settings["machine"], speed_report.place(report)
+        names = ("jax", "optax", "torch", "keras", "tensorflow")
+        versions = ", ".join(f"{k} {machine[k]}" for k in names if k in machine)
+        yield f"### {place}"
+        yield ""
+        for paper, suffix in (("light", ""), ("dark", "-dark")):
+            yield f"![Times of a step, {place}](figures/{stem}{suffix}.png#only-{paper})"
+        yield ""
+        yield from (f"- {line}" for line in speed_report.summary(report))
+        yield ""
+        yield (
+            f"{settings['size'] / 1e6:g} million float32 parameters in one array, or in a square "
+            f"where the optimizer is one for matrices; `shampoo`, `soap`, `muon` have 512 x 512. "
+            f"{versions}, {report['date']}."
+        )
+        yield ""
+        yield from speed_report.steps(report).markdown()
+        yield ""
+
+
+def compiling() -> Iterator[str]:
+    """The table of the CPU."""
+    yield from speed_report.compiling(measured()["speed"]).markdown()
+
+
+def memory() -> Iterator[str]:
     """Words of state and temporary arrays, ours and optax's."""
+    report = json.loads((RESULTS / "memory.json").read_text())
     yield "| optimizer | state, ours | optax | temporaries, ours | optax |"
     yield "|---|---|---|---|---|"
     for name, row in report["rows"].items():
@@ -68,8 +66,15 @@ def memory(report):
         yield f"| `{name}` | " + " | ".join(cells) + " |"
 
 
-def epoch(report):
+def sections() -> dict[str, list[str]]:
+    """The name of every section of the page, and its lines."""
+    made = {"SPEED": speed(), "COMPILING": compiling(), "MEMORY": memory()}
+    return {name: list(lines) for name, lines in made.items()}
+
+
+def epoch() -> Iterator[str]:
     """An epoch against Keras, and where the time goes."""
+    report = json.loads((RESULTS / "mnist_epoch.json").read_text())
     names = {
         "keras": "Keras 3 on TensorFlow, `model.fit`",
         "flax": "Flax, `examples/mnist.py`",
@@ -87,12 +92,7 @@ def epoch(report):
     yield f"Where the time of a step goes: {parts}."
 
 
-def main():
-    page = HERE / "performance.md"
-    fill(page, "MEMORY", memory(json.loads((RESULTS / "memory.json").read_text())))
-    fill(page, "SPEED", steps(json.loads((RESULTS / "speed.json").read_text())))
-    fill(HERE / "mnist.md", "EPOCH", epoch(json.loads((RESULTS / "mnist_epoch.json").read_text())))
-
-
 if __name__ == "__main__":
-    main()
+    for name, lines in sections().items():
+        fill(HERE / "performance.md", name, lines)
+    fill(HERE / "mnist.md", "EPOCH", epoch())

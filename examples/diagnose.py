@@ -10,6 +10,7 @@ holds are not made again.
 """
 
 import argparse
+import functools
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any, NamedTuple
 
 import digits_data
 import jax.numpy as jnp
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mnist
 import mnist_report
 import numpy as np
 import optax
+import pictures
+from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
@@ -42,7 +44,7 @@ EVERY = 10  # steps between two measurements
 RATES = ("effective_lr_05", "effective_lr_50", "effective_lr_95")
 KEPT = ("grad_norm", "update_rms", "update_ratio", *RATES)
 PER_MU = {name: name.replace("effective_lr", "per_mu") for name in RATES}
-COLOUR = dict(zip(RUNS, mnist_report.COLOURS, strict=False))
+COLOUR = dict(zip(RUNS, pictures.COLOURS, strict=False))
 
 
 class Watched(NamedTuple):
@@ -207,76 +209,76 @@ def smooth(step: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def figure(results: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each of the three, and the losses of all."""
+    """A panel for each of the three, and the losses of all, for light and dark pages."""
+    pictures.save(functools.partial(_figure, results), path)
+
+
+def _figure(results: list[dict[str, Any]]) -> Figure:
     cell, step = results[0]["cell"], curve(results, "adam", "step")
-    grey = {"color": "#555555", "lw": 1.2}
-    with mpl.rc_context(mnist_report.STYLE):
-        drawing, ((left, right), (below, losses)) = plt.subplots(
-            2, 2, figsize=(10, 8), layout="constrained"
-        )
-        for axes in (left, right, below, losses):
-            axes.set(xscale="log", yscale="log", xlim=(1, step[-1]), xlabel="step")
+    grey = {"color": plt.rcParams["axes.edgecolor"], "lw": 1.2}
+    drawing, ((left, right), (below, losses)) = plt.subplots(
+        2, 2, figsize=(pictures.WIDTH, 7.2), layout="constrained"
+    )
+    for axes in (left, right, below, losses):
+        axes.set(xscale="log", yscale="log", xlim=(1, step[-1]), xlabel="step")
 
-        def quantiles(axes: Any, label: str, names: tuple[str, ...], said: str) -> None:
-            low, middle, high = (curve(results, label, name) for name in names)
-            axes.fill_between(step, low, high, color=COLOUR[label], alpha=0.2, lw=0)
-            axes.plot(step, middle, color=COLOUR[label], lw=1.8, label=said)
+    def quantiles(axes: Any, label: str, names: tuple[str, ...], said: str) -> None:
+        low, middle, high = (curve(results, label, name) for name in names)
+        axes.fill_between(step, low, high, color=COLOUR[label], alpha=0.2, lw=0)
+        axes.plot(step, middle, color=COLOUR[label], lw=1.8, label=said)
 
-        left.set_title("AdaGrad: rates, |u| / |g|")
-        for label, said in (
-            ("adagrad", "rate 0.01, sum from 0"),
-            ("adagrad (Keras)", "rate 0.001, sum from 0.1: Keras"),
+    left.set_title("AdaGrad: rates, |u| / |g|")
+    for label, said in (
+        ("adagrad", "rate 0.01, sum from 0"),
+        ("adagrad (Keras)", "rate 0.001, sum from 0.1: Keras"),
+    ):
+        quantiles(left, label, RATES, said)
+    start = curve(results, "adagrad", "effective_lr_50")[0]
+    left.plot(step, start / np.sqrt(step), ls="--", **grey, label="1 / sqrt(step)")
+    left.set_ylim(1e-3, 500)
+
+    right.set_title("AdaBound: rates per unit of mu, |u| / |mu|")
+    for name, width in zip(PER_MU.values(), (0.8, 1.8, 0.8), strict=True):
+        said = "adam, the same learning rate" if width > 1 else None
+        adam = {"color": COLOUR["adam"], "lw": width, "label": said}
+        right.plot(step, curve(results, "adam", name), **adam)
+    quantiles(right, "adabound", tuple(PER_MU.values()), "adabound")
+    lower, upper = band(step)
+    right.plot(step, upper, ls="--", **grey, label="edges of AdaBound's band")
+    right.plot(step, lower, ls="--", **grey)
+    right.axhline(RUNS["adabound"]["final_lr"], ls=":", **grey, label="final_lr")
+    right.set_ylim(5e-3, 500)
+
+    below.set_title("AdaDelta: size of steps")
+    for label in ("adadelta (lr 1)", "adadelta (lr 0.001)"):
+        given, of = RUNS[label], {"color": COLOUR[label], "lw": 1.8}
+        below.plot([], [], **of, label=f"learning rate {given['learning_rate']:g}")
+        for name, said, line in (
+            ("effective_lr_50", "median |u| / |g|", "-."),
+            ("update_ratio", "update_ratio", "--"),
+            ("update_rms", "update_rms", "-"),
         ):
-            quantiles(left, label, RATES, said)
-        start = curve(results, "adagrad", "effective_lr_50")[0]
-        left.plot(step, start / np.sqrt(step), ls="--", **grey, label="1 / sqrt(step)")
+            if name != "effective_lr_50" or given["learning_rate"] == 1:
+                values = curve(results, label, name)
+                below.plot(*smooth(step, values), ls=line, **of)
+                below.text(1.2, 1.6 * values[0], said, size=8)
+        bound = given["learning_rate"] * given["eps"] ** 0.5
+        below.axhline(bound, ls=":", **grey)
+        below.text(1.2, bound / 1.3, "learning rate sqrt(eps)", va="top", size=8)
+    below.set_ylim(2e-7, 100)
 
-        right.set_title("AdaBound: rates per unit of mu, |u| / |mu|")
-        for name, width in zip(PER_MU.values(), (0.8, 1.8, 0.8), strict=True):
-            said = "adam, the same learning rate" if width > 1 else None
-            adam = {"color": COLOUR["adam"], "lw": width, "label": said}
-            right.plot(step, curve(results, "adam", name), **adam)
-        quantiles(right, "adabound", tuple(PER_MU.values()), "adabound")
-        lower, upper = band(step)
-        right.plot(step, upper, ls="--", **grey, label="edges of AdaBound's band")
-        right.plot(step, lower, ls="--", **grey)
-        right.axhline(RUNS["adabound"]["final_lr"], ls=":", **grey, label="final_lr")
-        right.set_ylim(5e-3, 50)
-
-        below.set_title("AdaDelta: size of steps")
-        for label in ("adadelta (lr 1)", "adadelta (lr 0.001)"):
-            given, of = RUNS[label], {"color": COLOUR[label], "lw": 1.8}
-            below.plot([], [], **of, label=f"learning rate {given['learning_rate']:g}")
-            for name, line in (
-                ("effective_lr_50", "-."),
-                ("update_ratio", "--"),
-                ("update_rms", "-"),
-            ):
-                if name != "effective_lr_50" or given["learning_rate"] == 1:
-                    below.plot(*smooth(step, curve(results, label, name)), ls=line, **of)
-            below.axhline(given["learning_rate"] * given["eps"] ** 0.5, ls=":", **grey)
-        for said, line in (
-            ("median |u| / |g|", "-."),
-            ("update_ratio", "--"),
-            ("update_rms", "-"),
-            ("learning rate sqrt(eps)", ":"),
-        ):
-            below.plot([], [], ls=line, **grey, label=said)
-        below.set_ylim(5e-7, 200)
-
-        losses.set_title("Training loss")
-        for label in RUNS:
-            loss = smooth(step, curve(results, label, "loss"))
-            losses.plot(*loss, color=COLOUR[label], lw=1.8, label=label)
-        for axes in (left, right, losses):
-            axes.legend(frameon=False, fontsize=8.5)
-        below.legend(frameon=False, fontsize=8.5, loc="upper right", ncol=2)
-        what = "MNIST" if cell["data"] == "mnist" else "the digits of scikit-learn"
-        title = f"Inside of a run: {what}, {cell['steps']:,} steps of {cell['batch']} images; "
-        title += "medians, and from 5 to 95 % of the coordinates"
-        drawing.suptitle(title, x=0.01, ha="left", weight="bold", size=11)
-        drawing.savefig(path)
-        plt.close(drawing)
+    losses.set_title("Training loss")
+    for label in RUNS:
+        loss = smooth(step, curve(results, label, "loss"))
+        losses.plot(*loss, color=COLOUR[label], lw=1.8, label=label)
+    for axes in (left, right, below):
+        axes.legend(loc="upper right", fontsize=8)
+    losses.legend(loc="lower left", fontsize=8)
+    what = "MNIST" if cell["data"] == "mnist" else "the digits of scikit-learn"
+    title = f"Inside of a run: {what}, {cell['steps']:,} steps of {cell['batch']} images\n"
+    title += "Lines are medians; bands go from 5 to 95 % of the coordinates"
+    drawing.suptitle(title, x=0.01, ha="left")
+    return drawing
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -10,6 +10,7 @@ recorded losses stand in. A table is printed; from_keras.png goes to --output-di
 """
 
 import argparse
+import functools
 import importlib
 import importlib.util
 import itertools
@@ -22,11 +23,13 @@ from typing import Any, NamedTuple
 import digits_data
 import jax
 import jax.numpy as jnp
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import mnist_report
 import numpy as np
 import optax
+import pictures
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
@@ -219,33 +222,40 @@ def table(runs: list[Run]) -> Table:
 
 
 def figure(comparisons: list[list[Run]], source: str, path: Path) -> None:
-    """Above, Keras solid and ours dashed upon it; below, what is between the two."""
-    with mpl.rc_context(mnist_report.STYLE):
-        drawing, axes = plt.subplots(
-            *(2, len(comparisons)),
-            figsize=(11, 5.8),
-            height_ratios=(2.5, 1),
-            layout="constrained",
-        )
-        for (losses, apart), runs in zip(axes.T, comparisons, strict=True):
-            losses.set_title(f"{runs[0].problem.data}: loss of each batch")
-            apart.set_title("Difference of the two, at the lower edge where they are equal")
-            for colour, run in zip(mnist_report.COLOURS, runs, strict=False):
-                steps = np.arange(1, len(run.here) + 1)
-                broad = {"lw": 4, "alpha": 0.35, "label": f"{THERE}.{run.line}"}
-                losses.plot(steps, run.there, color=colour, **broad)
-                dashed = {"ls": "--", "lw": 1.2, "label": f"{HERE}.{run.line}"}
-                losses.plot(steps, run.here, color=colour, **dashed)
-                # A logarithmic axis has no 0.
-                apart.plot(steps, np.maximum(run.apart, 1e-9), ".", ms=3, color=colour)
-            highest = max(run.here.max() for run in runs)
-            losses.set(ylim=(0, 1.45 * highest), xlim=(0, len(steps)))
-            losses.legend(frameon=False, fontsize=9, loc="upper right")
-            apart.set(yscale="log", ylim=(5e-10, 1), xlim=(0, len(steps)), xlabel="step")
-        title = f"The line you have, the curve you had: {source}, and optax_adaptive"
-        drawing.suptitle(title, x=0.01, ha="left", weight="bold")
-        drawing.savefig(path)
-        plt.close(drawing)
+    """The curves and what is between them, for light and dark pages."""
+    pictures.save(functools.partial(_figure, comparisons, source), path)
+
+
+def _figure(comparisons: list[list[Run]], source: str) -> Figure:
+    """Above, Keras broad and ours dashed upon it; below, what is between the two."""
+    drawing, axes = plt.subplots(
+        *(2, len(comparisons)),
+        figsize=(pictures.WIDTH, 5),
+        height_ratios=(2.5, 1),
+        layout="constrained",
+    )
+    for (losses, apart), runs in zip(axes.T, comparisons, strict=True):
+        losses.set_title(f"{runs[0].problem.data}: loss of each batch")
+        apart.set_title("Difference (lower edge: equal)")
+        for colour, run in zip(pictures.COLOURS, runs, strict=False):
+            steps = np.arange(1, len(run.here) + 1)
+            losses.plot(steps, run.there, color=colour, lw=4, alpha=0.4)
+            losses.plot(steps, run.here, color=colour, ls="--", lw=1)
+            losses.plot([], [], color=colour, lw=2, label=run.line)
+            # A logarithmic axis has no 0.
+            apart.plot(steps, np.maximum(run.apart, 1e-9), ".", ms=2.5, color=colour)
+        highest = max(run.here.max() for run in runs)
+        losses.set(ylim=(0, 1.4 * highest), xlim=(0, len(steps)))
+        losses.legend(loc="upper right")
+        apart.set(yscale="log", ylim=(5e-10, 1), xlim=(0, len(steps)), xlabel="step")
+    grey = plt.rcParams["axes.edgecolor"]
+    drawn = (
+        Line2D([], [], color=grey, lw=4, alpha=0.6, label=f"broad: {THERE} ({source})"),
+        Line2D([], [], color=grey, ls="--", lw=1, label=f"dashed: {HERE}"),
+    )
+    drawing.legend(handles=drawn, loc="outside lower left", ncols=2)
+    drawing.suptitle("The line you have, the curve you had", x=0.01, ha="left")
+    return drawing
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
