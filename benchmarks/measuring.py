@@ -68,7 +68,7 @@ def ratio(seconds: Mapping[str, list[float]], a: str, b: str) -> float:
 # --- the machine ----------------------------------------------------------------------------------
 
 
-class _HostCopy(Step):
+class HostCopy(Step):
     """Of one array into another, in all threads."""
 
     def __init__(self, size: int):
@@ -81,7 +81,7 @@ class _HostCopy(Step):
         list(self.pool.map(lambda x: np.copyto(self.target[x], self.source[x]), self.parts))
 
 
-class _DeviceCopy(Step):
+class DeviceCopy(Step):
     """Of one array into another; with its sign changed, or nothing would be moved."""
 
     def __init__(self, size: int):
@@ -97,7 +97,7 @@ class _DeviceCopy(Step):
 
 def copy_bandwidth(size: int, batch: int) -> float:
     """Bytes per second, read and written: the best of several copies of `size` float32."""
-    step = _HostCopy(size) if jax.default_backend() == "cpu" else _DeviceCopy(size)
+    step = HostCopy(size) if jax.default_backend() == "cpu" else DeviceCopy(size)
     step.seconds()
     return 2 * 4 * size / min(step.seconds(batch) for _ in range(30))
 

@@ -80,17 +80,15 @@ def torch_device() -> str | None:
 
 
 class TorchStep(Step):
-    """A step of an optimizer that is there, on arrays of its own."""
+    """A step of an optimizer that is there, on parameters and state of its own."""
 
-    def __init__(self, make: Callable[..., Any], shape: tuple[int, ...], device: str):
+    def __init__(self, make: Callable[..., Any], params: Any, grads: list[Any]):
         import torch  # noqa: PLC0415
 
-        params, grads = numbers(shape)
-        self.params = torch.from_numpy(params).to(device)
-        self.grads = [torch.from_numpy(g).to(device) for g in grads]
+        self.params, self.grads = params, grads
         self.optimizer = make([self.params])
         self.count = 0
-        if device == "cuda":
+        if params.is_cuda:
             self.wait = torch.cuda.synchronize
 
     def __call__(self) -> None:
@@ -108,6 +106,8 @@ def torch_steps(name: str, rate: float, shape: tuple[int, ...]) -> Iterator[tupl
 
     kind, given = TORCH[name]
     optimizer = getattr(torch.optim, kind)
+    start, grads = numbers(shape)
+    grads = [torch.from_numpy(g).to(device) for g in grads]
     flags = [
         flag for flag in ("fused", "foreach") if flag in inspect.signature(optimizer).parameters
     ]
@@ -118,7 +118,7 @@ def torch_steps(name: str, rate: float, shape: tuple[int, ...]) -> Iterator[tupl
             return optimizer(params, lr=rate, **given, **chosen)
 
         try:
-            yield f"torch {variant}", TorchStep(make, shape, device)
+            yield f"torch {variant}", TorchStep(make, torch.tensor(start, device=device), grads)
         except RuntimeError as error:
             # Which devices a fused one knows is told by its constructor alone.
             if "fused" not in str(error):

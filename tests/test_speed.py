@@ -58,7 +58,15 @@ def test_everybody_is_timed_once_a_round_after_a_step_that_is_not(now):
     assert found == {"a": [1.0] * 3, "b": [4.0] * 3}
     assert {step.begun for step in steps.values()} == {3 * (1 + 2)}
     assert len(ticks) == 3
-    assert measuring.ratio({"a": [1, 2, 9], "b": [2, 2, 3]}, "a", "b") == 1
+    assert measuring.ratio({"a": [1, 4, 9], "b": [2, 2, 3]}, "a", "b") == 2
+
+
+@pytest.mark.parametrize("kind", [measuring.HostCopy, measuring.DeviceCopy])
+def test_what_is_copied_arrives(kind):
+    step = kind(1001)
+    step.target = step.source * 0
+    step.seconds()
+    assert np.abs(step.target).sum() == 1001
 
 
 def plain(tx, params, grads, steps):
@@ -175,20 +183,27 @@ def test_a_short_run_writes_numbers_tables_and_the_figure(short):
 
 
 class Quick(measuring.Step):
-    def __call__(self):
-        pass
+    """Takes next to no time."""
+
+    asked = ()
+
+    def seconds(self, batch=1):
+        self.asked += (batch,)
+        return 1e-9
 
 
 def test_others_are_measured_beside(short, monkeypatch):
-    monkeypatch.setattr(peers, "torch_steps", lambda *job: [("torch fused", Quick())])
+    jobs, fused = [], Quick()
+    monkeypatch.setattr(peers, "torch_steps", lambda *job: [("torch fused", fused)])
     monkeypatch.setattr(peers, "keras_backends", lambda: ["torch"])
     monkeypatch.setattr(peers, "Worker", lambda backend: backend)
-    jobs = []
     monkeypatch.setattr(peers, "RemoteStep", lambda *job: jobs.append(job) or Quick())
-    _, found, printed = short("--optimizer", "adagrad", peers="")
+    _, found, printed = short("--optimizer", "adagrad", "--batch", "4", peers="")
+    assert fused.asked == (1, 4) * 3
     row = found["rows"]["adagrad"]
     assert {"torch fused", "keras torch"} <= set(row["seconds"])
-    assert row["ratios"]["ours/torch fused"] > 10  # it does nothing
+    assert row["seconds"]["torch fused"] == 1e-9
+    assert row["ratios"]["ours/torch fused"] > 100
     assert jobs == [("torch", "adagrad", speed.RATE, (10_000,))]
     assert "ours / Keras torch" in printed
     assert "torch fused" not in short("--optimizer", "adagrad")[1]["rows"]["adagrad"]["seconds"]
@@ -205,7 +220,7 @@ def row(shape, words, **seconds):
     return {"shape": shape, "words": words, "seconds": seconds, "ratios": ratios, "stages": stages}
 
 
-def test_the_limit_by_hand():
+def test_the_limit_by_hand(tmp_path):
     """1000 numbers, 2 words of state: 28 kB; at 1 GB/s 28 us."""
     adam = row([10, 100], 2.0, ours=56e-6, optax=112e-6, control=56e-6)
     made = {
@@ -229,6 +244,11 @@ def test_the_limit_by_hand():
     assert report.compiling(made).rows == [["adam", *cells]]
     assert "0.50 (rows: 1), largest 0.50 (adam)" in " ".join(report.summary(made))
     assert report.place(made) == "a, 2 cores"
+
+    # Wherever the times are, the limit is in the figure.
+    for bandwidth in (1e3, 1e9, 1e12):
+        made["copy_bytes_per_second"] = bandwidth
+        report.save_figure(made, tmp_path / "speed.png")
     made["settings"]["machine"]["device"] = "NVIDIA H200"
     assert report.place(made) == "NVIDIA H200"
 
