@@ -45,9 +45,9 @@ def test_the_table_of_optimizers_is_that_of_the_package(maker):
     assert "\n".join(maker("choosing").table()) in page
 
 
-def assert_filled(page, sections):
+def assert_filled(page, sections, folder="docs"):
     """Between its markers the page has what its script makes."""
-    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    text = (ROOT / folder / f"{page}.md").read_text(encoding="utf-8")
     for name, lines in sections.items():
         assert f"<!-- BEGIN {name} -->\n\n" + "\n".join(lines) + "\n\n" in text
 
@@ -96,6 +96,13 @@ def test_the_table_of_running_is_that_of_its_results(maker):
 def test_the_tables_of_diagnose_are_those_of_its_results(maker):
     diagnose = maker("diagnose")
     assert_filled("diagnose", diagnose.sections(json.loads(diagnose.RECORDED.read_text())))
+
+
+def test_the_tables_beside_others_are_those_of_their_results(maker):
+    contracts = maker("contracts")
+    results = json.loads(contracts.RESULTS.read_text())
+    assert_filled("index", {"CONTRACTS": contracts.whole(results)})
+    assert_filled("README", {"SHORT": contracts.short(results)}, folder=".")
 
 
 def pages_with(picture):
