@@ -13,7 +13,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import inspect
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,10 +23,10 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 import optax.contrib
-import speed
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -509,7 +508,7 @@ def main() -> None:
     versions = {lib: importlib.metadata.version(lib.lower()) for lib in MODULES if lib != HERE}
     report = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": speed.machine(),
+        "machine": measuring.machine(),
         "versions": {HERE: oa.__version__} | versions,
         "rows": measure(ROWS, MODULES),
     }
@@ -524,7 +523,7 @@ def main() -> None:
             f"Not written: {' and '.join(sorted(missing))} not installed, and the pages show all."
         )
         return
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    measuring.write(RESULTS, report)
 
 
 if __name__ == "__main__":

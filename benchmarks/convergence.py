@@ -28,20 +28,19 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import convergence_report
 import jax
 import jax.numpy as jnp
+import measuring
 import numpy as np
 import optax
 import tasks
-from lr_basin import AVERAGED, ONE_BY_ONE, SMALLER, default_rate, machine
-from lr_basin_report import key, read, write
+from lr_basin import AVERAGED, ONE_BY_ONE, SMALLER, default_rate
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from scipy.stats import qmc
 
 import optax_adaptive as oa
@@ -342,39 +341,36 @@ def measure(cell: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     }
 
 
+def alone(cores: Any) -> None:
+    """A worker keeps to a core of its own: threads would only wait for each other."""
+    os.sched_setaffinity(0, {cores.get()})
+
+
 def run(
     cells: Sequence[dict[str, Any]], args: argparse.Namespace, path: Path, console: Console
 ) -> dict[str, Any]:
-    """Train the cells that `path` does not hold yet, and store each as it ends."""
-    report = read(path)
-    done = [result["cell"] for result in report["results"]]
-    missing = [cell for cell in cells if cell not in done]
-    columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn())
-    columns += (TimeRemainingColumn(), TextColumn("left"))
-    order = {k: i for i, k in enumerate(itertools.product(tasks.NAMES, oa.optimizers))}
-    # A process a core: side by side they need no threads, which many small products do not gain by.
-    flags = "--xla_cpu_multi_thread_eigen=false"
-    if flags not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
-    if args.workers == 1:
-        pool: concurrent.futures.Executor = concurrent.futures.ThreadPoolExecutor(1)
-    else:
+    """Train the cells that `path` does not hold yet, a process a core; store each as it ends."""
+
+    def measured(missing: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        if args.workers == 1:
+            yield from (measure(cell, args.data_dir) for cell in missing)
+            return
         spawn = multiprocessing.get_context("spawn")
-        pool = concurrent.futures.ProcessPoolExecutor(args.workers, mp_context=spawn)
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(missing))
-        futures = [pool.submit(measure, cell, args.data_dir) for cell in missing]
+        cores, given = spawn.SimpleQueue(), {}
+        if hasattr(os, "sched_setaffinity"):  # on Linux
+            given = {"initializer": alone, "initargs": (cores,)}
+            for _, core in zip(range(args.workers), itertools.cycle(os.sched_getaffinity(0))):
+                cores.put(core)
+        pool = concurrent.futures.ProcessPoolExecutor(args.workers, spawn, **given)
         try:
-            for future in concurrent.futures.as_completed(futures):
-                result = future.result()
-                others = [r for r in report["results"] if key(r) != key(result)]
-                results = sorted([*others, result], key=lambda r: order.get(key(r), len(order)))
-                report = {"machine": machine(), "results": results}
-                write(path, report)
-                progress.update(bar, description=", ".join(key(result)), advance=1)
+            futures = [pool.submit(measure, cell, args.data_dir) for cell in missing]
+            yield from (f.result() for f in concurrent.futures.as_completed(futures))
         finally:  # an error or an interrupt waits for the cells in work, not for all
             pool.shutdown(cancel_futures=True)
-    return report
+
+    order = {"task": tasks.NAMES, "optimizer": tuple(oa.optimizers)}
+    about = {"machine": measuring.machine()}
+    return measuring.complete(path, cells, measured, order, console, **about)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -417,7 +413,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = Console(width=None if Console().is_terminal else 132)
     path = (args.output_dir or RESULTS) / "convergence.json"
     if args.draw:
-        report = read(path)
+        report = measuring.read(path)
     else:
         try:
             cells = plan(args)

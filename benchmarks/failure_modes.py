@@ -25,14 +25,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
+import measuring
 import numpy as np
 import optax
 from convergence import DECADES, SPACE
-from lr_basin import AVERAGED, ONE_BY_ONE, machine
-from lr_basin_report import RATE_FREE, read, write
+from lr_basin import AVERAGED, ONE_BY_ONE
+from lr_basin_report import RATE_FREE
 from matplotlib.lines import Line2D
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 import optax_adaptive as oa
@@ -244,7 +244,6 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
 
 def run(names: Sequence[str], path: Path, console: Console) -> dict[str, Any]:
     """Measure the optimizers that `path` does not hold yet, and store each as it ends."""
-    report = read(path)
     cells = [
         {
             **{"optimizer": name, "rates": rates(name), "seeds": SEEDS, "steps": STEPS},
@@ -252,22 +251,11 @@ def run(names: Sequence[str], path: Path, console: Console) -> dict[str, Any]:
         }
         for name in names
     ]
-    done = [result["cell"] for result in report["results"]]
-    missing = [cell for cell in cells if cell not in done]
-    columns = (TextColumn("{task.description:>22}"), BarColumn(), MofNCompleteColumn())
-    columns += (TimeRemainingColumn(), TextColumn("left"))
-    order = {name: i for i, name in enumerate(oa.optimizers)}
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(missing))
-        for cell in missing:
-            progress.update(bar, description=cell["optimizer"])
-            kept = [r for r in report["results"] if r["cell"]["optimizer"] != cell["optimizer"]]
-            results = [*kept, measure(cell)]
-            results.sort(key=lambda r: order[r["cell"]["optimizer"]])
-            report = {"machine": machine(), "results": results}
-            write(path, report)
-            progress.advance(bar)
-    return report
+    order = {"optimizer": tuple(oa.optimizers)}
+    about = {"machine": measuring.machine()}
+    return measuring.complete(
+        path, cells, lambda missing: map(measure, missing), order, console, **about
+    )
 
 
 # --- what it means --------------------------------------------------------------------------------
@@ -366,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     console = Console(width=None if Console().is_terminal else 132)
     path = (args.output_dir or RESULTS) / "failure_modes.json"
-    report = read(path) if args.draw else run(args.optimizer, path, console)
+    report = measuring.read(path) if args.draw else run(args.optimizer, path, console)
     if not report["results"]:
         console.print(f"Nothing trained, nothing in {path}.")
         return

@@ -15,24 +15,20 @@ docs/figures/lr_basin.png. A killed run goes on where it stopped. MNIST is never
 import argparse
 import datetime
 import functools
-import importlib.metadata
-import itertools
 import math
-import os
-import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import lr_basin_report
+import measuring
 import numpy as np
 import optax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import optax_adaptive as oa
 
@@ -356,43 +352,17 @@ def measure(task: Task, cell: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def machine() -> dict[str, Any]:
-    model, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = lines[0].split(":")[1].strip() if lines else model
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "backend": jax.default_backend(),
-        "python": platform.python_version(),
-        "optax_adaptive": oa.__version__,
-        **{name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "optax", "numpy")},
-    }
-
-
 def run(
     cells: Sequence[dict[str, Any]], tasks: dict[str, Task], path: Path, console: Console
 ) -> dict[str, Any]:
     """Train the cells that `path` does not hold yet, and store each as it ends."""
-    report = lr_basin_report.read(path)
-    done = [result["cell"] for result in report["results"]]
-    missing = [cell for cell in cells if cell not in done]
-    columns = (TextColumn("{task.description:>26}"), BarColumn(), MofNCompleteColumn())
-    columns += (TimeRemainingColumn(), TextColumn("left"))
-    order = {key: i for i, key in enumerate(itertools.product(TASKS, oa.optimizers))}
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=len(missing))
-        for cell in missing:
-            progress.update(bar, description=f"{cell['task']}, {cell['optimizer']}")
-            key = cell["task"], cell["optimizer"]
-            others = [r for r in report["results"] if lr_basin_report.key(r) != key]
-            results = [*others, measure(tasks[cell["task"]], cell)]
-            results.sort(key=lambda r: order.get(lr_basin_report.key(r), len(order)))
-            report = {"machine": machine(), "grid": list(GRID), "results": results}
-            lr_basin_report.write(path, report)
-            progress.advance(bar)
-    return report
+
+    def measured(missing: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return (measure(tasks[cell["task"]], cell) for cell in missing)
+
+    order = {"task": TASKS, "optimizer": tuple(oa.optimizers)}
+    about = {"machine": measuring.machine(), "grid": list(GRID)}
+    return measuring.complete(path, cells, measured, order, console, **about)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -442,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = (args.output_dir or RESULTS) / "lr_basin.json"
     picture = (args.output_dir or FIGURES) / "lr_basin.png"
     if args.draw:
-        report = lr_basin_report.read(path)
+        report = measuring.read(path)
     else:
         try:
             tasks = load(args, console)
@@ -458,7 +428,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     lr_basin_report.figure(report, picture)
     console.print(f"Written: {path} and {picture}.", highlight=False)
     if args.short:
-        committed = lr_basin_report.read(RESULTS / "lr_basin.json")
+        committed = measuring.read(RESULTS / "lr_basin.json")
         table, words, same = lr_basin_report.compare(report, committed)
         console.print(table)
         console.print(words)

@@ -2,10 +2,7 @@
 
 import functools
 import itertools
-import json
 import math
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,24 +34,6 @@ TITLES = {"digits": "digits, small convolutional network", "mnist": "part of MNI
 MISSING = (0, 1, 3, 10, 30, 100)
 BEST, SHARES = "#1d63b8", (1, 0.65, 0.38, 0.17)
 GOOD, BAD, FREE = "#00b482", "#e0491b", "#c2489c"
-
-
-# --- the file -------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The results in `path`; none if there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else {"results": []}
-
-
-def write(path: Path, report: dict[str, Any]) -> None:
-    """Write JSON, a list of numbers a line; a kill leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=1, allow_nan=False)
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
-    part = path.with_suffix(".part")
-    part.write_text(text + "\n")
-    os.replace(part, path)
 
 
 def key(result: dict[str, Any]) -> tuple[str, str]:

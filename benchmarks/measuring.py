@@ -3,19 +3,23 @@
 import concurrent.futures
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import random
+import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import optax_adaptive
 
@@ -124,6 +128,7 @@ def machine(*others: str) -> dict[str, Any]:
         "backend": backend,
         **device,
         "python": platform.python_version(),
+        "optax_adaptive": optax_adaptive.__version__,
         **versions,
     }
 
@@ -140,17 +145,68 @@ def fingerprint() -> str:
 # --- files of results -----------------------------------------------------------------------------
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The results in `path`; none if there is no such file."""
+    return json.loads(path.read_text()) if path.exists() else {"results": []}
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """Write JSON, a list of numbers a line; a kill leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report, indent=1, allow_nan=False)
+    text = re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text)
+    part = path.with_suffix(".part")
+    part.write_text(text + "\n")
+    os.replace(part, path)
+
+
 def begun(path: Path, settings: Any, fresh: bool) -> dict[str, Any]:
     """What a killed run with the same settings left, else an empty report."""
-    report = json.loads(path.read_text()) if path.exists() and not fresh else {}
+    report = {} if fresh else read(path)
     # As JSON gives them back: a tuple comes out a list.
     settings = json.loads(json.dumps(settings))
     return report if report.get("settings") == settings else {"settings": settings}
 
 
-def save(report: dict[str, Any], path: Path) -> None:
-    """Whole or not at all: a run killed while it writes keeps the rows before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+Cells = Sequence[dict[str, Any]]  # all that a result depends on
+Results = Iterable[dict[str, Any]]  # each with its "cell"
+
+
+def complete(
+    path: Path,
+    cells: Cells,
+    measured: Callable[[Cells], Results],
+    order: Mapping[str, Sequence[str]],
+    console: Console,
+    **about: Any,
+) -> dict[str, Any]:
+    """Measure the cells that `path` does not hold yet, and store each as it ends.
+
+    Args:
+        path: Of the results.
+        cells: What is wanted.
+        measured: Gives the results of cells, one by one.
+        order: The fields that tell a cell from all others, with their values in order: a new
+            result takes the place of an old one with the same, and results are sorted by them.
+        console: For the progress.
+        **about: What else the report holds.
+    """
+    report = read(path)
+    done = [result["cell"] for result in report["results"]]
+    missing = [cell for cell in cells if cell not in done]
+    places = {key: i for i, key in enumerate(itertools.product(*order.values()))}
+
+    def key(result: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(result["cell"][name] for name in order)
+
+    columns = (TextColumn("{task.description:>34}"), BarColumn(), MofNCompleteColumn())
+    columns += (TimeRemainingColumn(), TextColumn("left"))
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(missing))
+        for result in measured(missing):
+            kept = [other for other in report["results"] if key(other) != key(result)]
+            results = sorted([*kept, result], key=lambda r: places.get(key(r), len(places)))
+            report = {**about, "results": results}
+            write(path, report)
+            progress.update(bar, description=", ".join(key(result)), advance=1)
+    return report

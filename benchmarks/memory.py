@@ -51,7 +51,7 @@ def main() -> None:
         ]
         table.add_row(name, *("-" if x is None else f"{x:.2f}" for x in cells))
     Console().print(table)
-    measuring.save({"machine": measuring.machine(), "shape": SHAPE, "rows": rows}, RESULTS)
+    measuring.write(RESULTS, {"machine": measuring.machine(), "shape": SHAPE, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -413,16 +413,16 @@ def run(args: argparse.Namespace, path: Path) -> dict[str, Any]:
     report = measuring.begun(path, settings, args.fresh)
     if "memory" not in report:
         report["memory"] = measure_memory()
-        measuring.save(report, path)
+        measuring.write(path, report)
     if "time" not in report:
         report["time"] = measure_time(settings["size"], settings["rounds"])
-        measuring.save(report, path)
+        measuring.write(path, report)
     done = report.setdefault("errors", {})
     report.setdefault("tops", {})
     missing = [cell for cell in CELLS if ", ".join(cell) not in done]
     for name, how in track(missing, "steps", console=Console(stderr=True)):
         measure_steps(name, how, report)
-        measuring.save(report, path)
+        measuring.write(path, report)
     return report
 
 

@@ -17,12 +17,10 @@ Prints tables and writes results/precision_runs.json. A killed run goes on where
 import argparse
 import datetime
 import functools
-import importlib.metadata
-import itertools
 import math
 import pydoc_data.topics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +28,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import lr_basin
+import measuring
 import numpy as np
 import optax
-from lr_basin_report import read, write
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from scipy import stats
 
@@ -253,18 +250,13 @@ def run(
     cells: Sequence[dict[str, Any]], tasks: dict[str, lr_basin.Task], path: Path, console: Console
 ) -> dict[str, Any]:
     """Train the cells that `path` does not hold yet, and store each as it ends."""
-    report = read(path)
-    done = [result["cell"] for result in report["results"]]
-    missing = [cell for cell in cells if cell not in done]
-    order = {k: i for i, k in enumerate(itertools.product(TASKS, OPTIMIZERS, VARIANTS))}
-    versions = {name: importlib.metadata.version(name) for name in ("flax", "scikit-learn")}
-    for cell in track(missing, "Training", console=console):
-        results = [r for r in report["results"] if key(r["cell"]) != key(cell)]
-        results.append(measure(tasks[cell["task"]], cell))
-        results.sort(key=lambda r: order.get(key(r["cell"]), len(order)))
-        report = {"machine": lr_basin.machine() | versions, "results": results}
-        write(path, report)
-    return report
+
+    def measured(missing: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        return (measure(tasks[cell["task"]], cell) for cell in missing)
+
+    order = {"task": tuple(TASKS), "optimizer": tuple(OPTIMIZERS), "variant": tuple(VARIANTS)}
+    about = {"machine": measuring.machine("flax", "scikit-learn")}
+    return measuring.complete(path, cells, measured, order, console, **about)
 
 
 # --- the comparison -------------------------------------------------------------------------------

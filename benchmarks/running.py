@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = {"machine": measuring.machine(), "rows": measure(args.short)}
     Console().print(table(report["rows"]))
     directory = args.output_dir or (Path("outputs/running") if args.short else RESULTS.parent)
-    measuring.save(report, directory / RESULTS.name)
+    measuring.write(directory / RESULTS.name, report)
 
 
 if __name__ == "__main__":

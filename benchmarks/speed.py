@@ -317,7 +317,7 @@ def run(args: argparse.Namespace, path: Path, console: Console) -> dict[str, Any
             )
             report["rows"] = rows = {c.name: rows[c.name] for c in CASES if c.name in rows}
             report["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
-            measuring.save(report, path)
+            measuring.write(path, report)
             progress.advance(overall)
     return report
 

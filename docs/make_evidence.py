@@ -14,7 +14,7 @@ sys.path.insert(0, str(HERE.parent / "benchmarks"))
 import convergence_report as report  # noqa: E402
 import failure_modes as modes  # noqa: E402
 from fill import fill  # noqa: E402
-from lr_basin_report import read  # noqa: E402
+from measuring import read  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
 

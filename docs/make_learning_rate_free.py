@@ -13,6 +13,7 @@ sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 import lr_basin_report as report  # noqa: E402
 from fill import fill  # noqa: E402
+from measuring import read  # noqa: E402
 
 
 def conclusion(found: dict[str, dict[str, report.Summary]]) -> Iterator[str]:
@@ -61,7 +62,7 @@ def basins(results: dict[str, Any], found: dict[str, dict[str, report.Summary]])
 
 def main() -> None:
     """Fill the page from the committed results."""
-    results = report.read(HERE.parent / "benchmarks" / "results" / "lr_basin.json")
+    results = read(HERE.parent / "benchmarks" / "results" / "lr_basin.json")
     found = report.summaries(results)
     page = HERE / "learning-rate-free.md"
     fill(page, "CONCLUSION", conclusion(found))

@@ -193,7 +193,7 @@ def test_every_optimizer_has_a_default_rate():
 
 def test_the_committed_results_have_every_optimizer():
     """Measured by benchmarks/lr_basin.py, in an hour; this reads what it wrote."""
-    found = report.read(lr_basin.RESULTS / "lr_basin.json")["results"]
+    found = lr_basin.measuring.read(lr_basin.RESULTS / "lr_basin.json")["results"]
     expected = {(task, name) for task in lr_basin.TASKS for name in oa.optimizers}
     assert {report.key(result) for result in found} == expected
     for result in found:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 lr_basin, runs = map(importlib.import_module, ("lr_basin", "precision_runs"))
 RECIPE = "bf16 params, master_weights, 8-bit state"
-COMMITTED = runs.read(runs.RESULTS / "precision_runs.json")
+COMMITTED = runs.measuring.read(runs.RESULTS / "precision_runs.json")
 
 
 @pytest.fixture
