@@ -464,17 +464,17 @@ def percent(cell: Cell) -> str:
 
 
 ROWS = (
-    Row(have, have_text, "of these optimizers it has"),
+    Row(have, have_text, "of the optimizers here it has"),
     Row(share, percent),
     Row(
         fewest,
         fewest_text,
-        "bytes per parameter and its state in which AdamW trains at a small rate",
+        "bytes per parameter, state included, in which AdamW trains at a rate of 1e-5",
     ),
     Row(
         shrunk,
         percent,
-        "Adam on bfloat16 parameters, its gradients now smaller: steps, of those in float32",
+        "Adam in bfloat16 after gradients became 10 times smaller: steps, of those in float32",
     ),
     Row(
         zero,

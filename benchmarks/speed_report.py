@@ -1,11 +1,12 @@
 """What speed.py shows: tables for the terminal and for the page, a summary, the figure."""
 
+import functools
 import itertools
 import json
 import math
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,8 @@ DRAWN = (
     *("adam", "adamw", "amsgrad", "nadam", "adamax", "radam", "adabound", "amsbound"),
     *("adabelief", "adan", "adopt", "ademamix", "lion", "yogi"),
 )
+# For the README: the best known, and those whose temporary arrays went.
+FEW = ("adamw", "adam", "adagrad", "adadelta", "adabelief", "adan", "adopt", "lion")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -188,19 +191,19 @@ def series(rows: dict[str, Any]) -> Iterator[tuple[str, list[str], dict[str, Any
     yield "Keras on torch or TensorFlow", others, look("s", pictures.PINK, 6)
 
 
-def figure(report: dict[str, Any]) -> Figure:
+def figure(report: dict[str, Any], names: Sequence[str] = DRAWN) -> Figure:
     """The time of a step in that of the limit: a row for an optimizer, a mark for who has it."""
-    rows = {name: report["rows"][name] for name in DRAWN if name in report["rows"]}
+    rows = {name: report["rows"][name] for name in names if name in report["rows"]}
     limit = report["copy_bytes_per_second"]
     drawn, axes = plt.subplots(
         figsize=(pictures.WIDTH, 1.6 + 0.255 * len(rows)), layout="constrained"
     )
     ink, behind = plt.rcParams["text.color"], plt.rcParams["grid.color"]
     found: dict[str, list[float]] = {name: [] for name in rows}
-    for label, names, look in series(rows):
+    for label, contenders, look in series(rows):
         at = []
         for y, (name, row) in enumerate(rows.items()):
-            times = [over_ideal(row, k, limit) for k in names if k in row["seconds"]]
+            times = [over_ideal(row, k, limit) for k in contenders if k in row["seconds"]]
             if times:
                 at.append((min(times), y))
                 found[name].append(min(times))
@@ -229,6 +232,7 @@ def figure(report: dict[str, Any]) -> Figure:
 
 
 def save_figure(report: dict[str, Any], path: Path) -> None:
-    """Light and dark, if any of what is drawn was measured."""
-    if set(DRAWN) & set(report["rows"]):
-        pictures.save(lambda: figure(report), path)
+    """Light and dark, if any of what is drawn was measured; `path`-few for the README."""
+    for names, where in ((DRAWN, path), (FEW, path.with_stem(f"{path.stem}-few"))):
+        if set(names) & set(report["rows"]):
+            pictures.save(functools.partial(figure, report, names), where)
