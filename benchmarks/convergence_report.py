@@ -26,6 +26,7 @@ import optax_adaptive as oa  # noqa: E402
 
 LEVEL = 0.05  # of the test that tells two optimizers apart
 FAR = 10.0  # a ratio counts as this at most: one failure shall not decide everything
+CLEAR = 1.1  # a ratio of losses beyond the luck of most searches
 EDGE = 0.1  # of a range: a best rate so near to its end might have been beyond it
 REFERENCE = "adam"
 OLD = 2015  # up to this year: what any framework has had for a decade
@@ -122,9 +123,21 @@ def numbers(report: dict[str, Any]) -> Numbers:
 
 def worse(ours: np.ndarray, best: np.ndarray) -> bool:
     """By a paired t-test: the same seed is the same start and the same batches."""
-    if np.ptp(ours - best) == 0:
-        return bool(ours[0] > best[0])
+    apart = ours - best
+    if np.ptp(apart) <= 1e-9 * np.abs(apart).max():  # all the same: no test is needed
+        return bool(apart[0] > 0)
     return bool(stats.ttest_rel(ours, best, alternative="greater").pvalue < LEVEL)
+
+
+def luck(result: dict[str, Any]) -> float:
+    """How far apart the best of one half of the trials and of the other end, as a ratio."""
+    losses = [math.inf if t["validation"] is None else t["validation"] for t in result["trials"]]
+    rng, apart = np.random.default_rng(0), []
+    for _ in range(50):
+        halves = np.array_split(rng.permutation(losses), 2)
+        better, other = sorted(half.min() for half in halves)
+        apart.append(min(other / better, FAR))
+    return float(np.mean(apart))
 
 
 def at_the_edge(result: dict[str, Any]) -> bool:
@@ -183,6 +196,26 @@ def winners(found: Numbers) -> Rows:
             ]
         )
     return rows
+
+
+def ahead(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
+    """The tasks on which it ends clearly below Adam: by so much, at seeds that tell."""
+    return [
+        task
+        for task in found.tasks
+        if found.tuned[task, name].mean * by < found.tuned[task, REFERENCE].mean
+        and worse(found.tuned[task, REFERENCE].values, found.tuned[task, name].values)
+    ]
+
+
+def behind(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
+    """The tasks on which it ends clearly above Adam."""
+    return [
+        task
+        for task in found.tasks
+        if found.tuned[task, name].mean > by * found.tuned[task, REFERENCE].mean
+        and worse(found.tuned[task, name].values, found.tuned[task, REFERENCE].values)
+    ]
 
 
 def statistics_of(found: Numbers, name: str, what: str) -> float:

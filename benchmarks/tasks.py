@@ -328,27 +328,29 @@ DIMENSIONS, NOISES = 100, 4096
 
 
 def quadratic() -> Task:
-    """Curvatures over four decades along no axis, noise along all of them; the optimum is 0."""
+    """Curvatures over four decades along no axis, noise along all of them; the optimum is known."""
     rng = np.random.default_rng(0)
     axes, _ = np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))
     root = (axes * np.logspace(0, -2, DIMENSIONS)).astype(np.float32)  # of the Hessian: squared
     noise = 0.1 * rng.standard_normal((NOISES, DIMENSIONS)).astype(np.float32)
     noise -= noise.mean(0)  # so that the optimum is exactly there
+    # Not at 0, where weight decay would lead.
+    optimum = rng.uniform(-1, 1, DIMENSIONS).astype(np.float32)
     none = jnp.zeros((1, 1))
 
     def loss(params: Params, batch: Any) -> jax.Array:
         # As in a regression that a model can solve but for its noise: never below 0.
-        residuals = params["point"]["reached"] @ root + batch[0]
+        residuals = (params["point"]["reached"] - optimum) @ root + batch[0]
         return 0.5 * jnp.square(residuals).sum(-1).mean()
 
     def excess(params: Params, _: Any) -> jax.Array:
-        return 0.5 * jnp.square(params["point"]["reached"] @ root).sum()
+        return 0.5 * jnp.square((params["point"]["reached"] - optimum) @ root).sum()
 
     return Task(
         "quadratic",
         "noisy quadratic",
         {
-            "network": f"{DIMENSIONS} dimensions, curvature 1 to 1e-4",
+            "network": f"{DIMENSIONS} dimensions, curvature 1 to 1e-4, optimum not at 0",
             "reach": 1.0,
             "batch": 8,
             "steps": 1000,

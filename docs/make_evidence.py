@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
@@ -53,6 +55,41 @@ def protocol(results: dict[str, Any], found: report.Numbers) -> Iterator[str]:
     )
 
 
+def beside_adam(found: report.Numbers) -> Iterator[str]:
+    """Who is better than Adam anywhere, and who nowhere."""
+    names = [name for name in found.optimizers if name != report.REFERENCE]
+    ahead = {name: report.ahead(found, name) for name in names}
+    behind = {name: report.behind(found, name) for name in names}
+    clear = f"{report.CLEAR - 1:.0%}"
+    yield from markdown(
+        [
+            ["optimizer", f"better than Adam by {clear} or more", f"worse by {clear} or more"],
+            *(
+                [f"`{name}`", *(", ".join(map(report.title, x[name])) for x in (ahead, behind))]
+                for name in sorted(names, key=lambda n: len(behind[n]) - len(ahead[n]))
+                if ahead[name]
+            ),
+        ]
+    )
+    never = [name for name in names if not ahead[name]]
+    yield ""
+    yield f"On no task better than Adam by {clear}: " + ", ".join(f"`{n}`" for n in never) + "."
+
+
+def chance(found: report.Numbers) -> Iterator[str]:
+    """What another draw of trials would change."""
+    half = found.results[found.tasks[0], found.optimizers[0]]["cell"]["trials"] // 2
+    apart = {
+        task: np.median([report.luck(found.results[task, n]) for n in found.optimizers]) - 1
+        for task in found.tasks
+    }
+    told = ", ".join(f"{report.title(task)} {x:.0%}" for task, x in apart.items())
+    yield (
+        f"Two searches of {half} trials each, halves of the one that was made, find best losses "
+        f"that are so far apart, in the median of all optimizers: {told}."
+    )
+
+
 def sections() -> dict[str, list[str]]:
     """What stands between the markers."""
     results = read(RESULTS / "convergence.json")
@@ -61,8 +98,10 @@ def sections() -> dict[str, list[str]]:
     made: dict[str, Iterable[str]] = {
         "OVERALL": markdown(report.overall(found)),
         "WINNERS": markdown(report.winners(found)),
+        "ADAM": beside_adam(found),
         "PROTOCOL": protocol(results, found),
         "ENDINGS": markdown(report.endings(found)),
+        "CHANCE": chance(found),
         "SEARCHED": markdown(report.searched(found)),
         "MODES": markdown(modes.rows(failures)),
     }

@@ -238,6 +238,17 @@ def test_the_numbers_are_those_of_their_definitions():
     assert report.geometric([1.0, 1000.0]) == pytest.approx(math.sqrt(report.FAR))
 
 
+def test_clearly_better_than_adam_is_by_a_tenth_and_at_seeds_that_tell():
+    near, far, wild = [0.95, 1.05, 0.97, 1.03], [0.5, 0.6, 0.5, 0.6], [0.1, 2.0, 0.1, 0.9]
+    made_of = {"adam": [1.0, 1.1, 1.0, 1.1], "sgd": near, "lion": far, "adan": wild}
+    found = report.numbers({"results": [made(name, x) for name, x in made_of.items()]})
+    assert [report.ahead(found, n) for n in ("sgd", "lion", "adan")] == [[], ["quadratic"], []]
+    slower = {"adam": far, "sgd": [0.55, 0.65, 0.55, 0.65], "lion": near, "adan": wild}
+    found = report.numbers({"results": [made(name, x) for name, x in slower.items()]})
+    assert [report.behind(found, n) for n in ("sgd", "lion", "adan")] == [[], ["quadratic"], []]
+    assert report.behind(found, "sgd", by=1.0) == ["quadratic"]
+
+
 def test_seeds_are_compared_in_pairs():
     """A difference of 0.01 at every seed counts, however far seeds are apart."""
     best = np.array([1.0, 5.0, 2.0, 9.0])
@@ -255,6 +266,18 @@ def test_a_best_rate_at_an_end_of_its_range_is_told(best, edge):
     assert report.at_the_edge(result) == edge
     (_, row) = report.searched(report.numbers({"results": [result]}))
     assert row[-1] == ("noisy quadratic" if edge else "")
+
+
+def test_the_luck_of_a_search_is_told_by_its_halves():
+    def searched(losses):
+        return {"trials": [{"validation": x} for x in losses]}
+
+    assert report.luck(searched([2.0] * 6)) == 1
+    # One good trial is in one half or the other: the other ends at 3.
+    assert report.luck(searched([1.0, 3.0, 3.0, 3.0])) == pytest.approx(3)
+    assert report.luck(searched([1.0, None, None, None])) == report.FAR
+    # Two good ones are in different halves in two of three splits.
+    assert report.luck(searched([1.0, 1.0, 3.0, 3.0])) == pytest.approx(1 + 2 / 3, abs=0.3)
 
 
 # --- the committed results ------------------------------------------------------------------------
