@@ -327,7 +327,10 @@ def measure(cell: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     return {
         "cell": cell,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "trials": [x | {"validation": y} for x, y in zip(tried, rounded(found), strict=True)],
+        "trials": {
+            **{name: [setting[name] for setting in tried] for name in tried[0]},
+            "validation": rounded(found),
+        },
         "best": tried[best],
         "start": rounded(starts[:seeds]),
         "tuned": {k: rounded(x[:seeds]) for k, x in ends.items()},

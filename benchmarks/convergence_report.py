@@ -131,7 +131,7 @@ def worse(ours: np.ndarray, best: np.ndarray) -> bool:
 
 def luck(result: dict[str, Any]) -> float:
     """How far apart the best of one half of the trials and of the other end, as a ratio."""
-    losses = [math.inf if t["validation"] is None else t["validation"] for t in result["trials"]]
+    losses = [math.inf if x is None else x for x in result["trials"]["validation"]]
     rng, apart = np.random.default_rng(0), []
     for _ in range(50):
         halves = np.array_split(rng.permutation(losses), 2)
@@ -259,7 +259,7 @@ def searched(found: Numbers) -> Rows:
                 f"{low:g} to {high:g}",
                 cell["schedule"],
                 f"{bests[0]:.2g} to {bests[-1]:.2g}",
-                ", ".join(edges),
+                "; ".join(edges),
             ]
         )
     return rows

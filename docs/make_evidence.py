@@ -65,7 +65,7 @@ def beside_adam(found: report.Numbers) -> Iterator[str]:
         [
             ["optimizer", f"better than Adam by {clear} or more", f"worse by {clear} or more"],
             *(
-                [f"`{name}`", *(", ".join(map(report.title, x[name])) for x in (ahead, behind))]
+                [f"`{name}`", *("; ".join(map(report.title, x[name])) for x in (ahead, behind))]
                 for name in sorted(names, key=lambda n: len(behind[n]) - len(ahead[n]))
                 if ahead[name]
             ),
@@ -83,7 +83,7 @@ def chance(found: report.Numbers) -> Iterator[str]:
         task: np.median([report.luck(found.results[task, n]) for n in found.optimizers]) - 1
         for task in found.tasks
     }
-    told = ", ".join(f"{report.title(task)} {x:.0%}" for task, x in apart.items())
+    told = "; ".join(f"{report.title(task)} {x:.0%}" for task, x in apart.items())
     yield (
         f"Two searches of {half} trials each, halves of the one that was made, find best losses "
         f"that are so far apart, in the median of all optimizers: {told}."

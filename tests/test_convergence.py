@@ -104,8 +104,11 @@ def test_both_hyperparameters_and_the_schedule_reach_the_optimizer():
 def test_a_cell_equals_trainings_by_a_plain_loop(name, tiny):
     (cell,) = convergence.plan(arguments("--optimizer", name))
     found = convergence.measure(cell, None)
-    losses = [x["validation"] for x in found["trials"]]
-    tried = [{k: t[k] for k in ("rate", "second")} for t in found["trials"]]
+    losses = found["trials"].pop("validation")
+    tried = [
+        dict(zip(found["trials"], x, strict=True))
+        for x in zip(*found["trials"].values(), strict=True)
+    ]
     assert found["best"] == tried[int(np.argmin([math.inf if x is None else x for x in losses]))]
     assert tried == convergence.trials(name, 4)
 
@@ -270,7 +273,7 @@ def test_a_best_rate_at_an_end_of_its_range_is_told(best, edge):
 
 def test_the_luck_of_a_search_is_told_by_its_halves():
     def searched(losses):
-        return {"trials": [{"validation": x} for x in losses]}
+        return {"trials": {"validation": losses}}
 
     assert report.luck(searched([2.0] * 6)) == 1
     # One good trial is in one half or the other: the other ends at 3.
