@@ -39,7 +39,7 @@ import measuring
 import numpy as np
 import optax
 import tasks
-from lr_basin import AVERAGED, ONE_BY_ONE, SMALLER, default_rate
+from lr_basin import ONE_BY_ONE, SMALLER, averaged, default_rate, evaluated, gradient
 from rich.console import Console
 from scipy.stats import qmc
 
@@ -168,8 +168,7 @@ def optimizer(name: str, rate: Any, second: Any, steps: int) -> Any:
         return rate * jnp.minimum(rising, 1.0 if name in CONSTANT else falling)
 
     make, other = oa.optimizers[name].make, SPACE[name][1].name
-    tx = make(learning_rate=schedule, **{other: second}, **arguments(name))
-    return optax.with_extra_args_support(oa.polynomial_averaging(tx) if name in AVERAGED else tx)
+    return averaged(name, make(learning_rate=schedule, **{other: second}, **arguments(name)))
 
 
 def train(
@@ -181,7 +180,7 @@ def train(
     seed: jax.Array,
 ) -> dict[str, jax.Array]:
     """What `steps` steps end with: a pure function."""
-    planned, needs = task.settings["steps"], oa.optimizers[name].needs
+    planned = task.settings["steps"]
     tx = optimizer(name, setting["rate"], setting["second"], planned)
     params, order = tasks.start(task, seed), tasks.batches(task, seed)
     last = planned // 10  # whose mean loss is the final one of training
@@ -190,14 +189,7 @@ def train(
         params, opt_state, sum_of_last = state
         batch = jax.tree.map(lambda x: x[order[count]], data["train"])
         loss_fn = functools.partial(task.loss, batch=batch)
-        extra = {}
-        if "hessian_diagonal" in needs:
-            draw = jax.random.fold_in(jax.random.key(0), count)
-            loss, grads, extra["hessian_diagonal"] = oa.hutchinson(loss_fn)(draw, params)
-        else:
-            loss, grads = jax.value_and_grad(loss_fn)(params)
-        if "value" in needs:
-            extra["value"] = loss
+        loss, grads, extra = gradient(name, loss_fn, count, params)
         updates, opt_state = tx.update(grads, opt_state, params, **extra)
         late = jnp.where(count >= planned - last, loss, 0.0)
         return optax.apply_updates(params, updates), opt_state, sum_of_last + late
@@ -207,10 +199,7 @@ def train(
     params, opt_state, sum_of_last = jax.lax.fori_loop(
         0, steps, step, (params, tx.init(params), jnp.zeros(()))
     )
-    if name in AVERAGED:
-        params = oa.averaged_params(opt_state, params)
-    if oa.optimizers[name].eval_params is not None:
-        params = oa.optimizers[name].eval_params(opt_state, params)
+    params = evaluated(name, opt_state, params)
     ends = {part: tasks.measured(task, params, data[part]) for part in ("validation", "test")}
     return ends | {"train": sum_of_last / last}
 
@@ -434,7 +423,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(f"Nothing trained, nothing in {path}.")
         return
     for table in convergence_report.tables(report):
-        console.print(table)
+        console.print(table.rich())
     pictures = convergence_report.figures(report, args.output_dir or FIGURES)
     console.print(f"Written: {path}, {', '.join(map(str, pictures))}.", highlight=False)
 

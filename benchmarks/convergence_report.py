@@ -12,8 +12,7 @@ import numpy as np
 from lr_basin_report import RATE_FREE
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.patches import Patch
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from measuring import Shown
 from scipy import stats
 
 HERE = Path(__file__).resolve().parent
@@ -149,21 +148,16 @@ def at_the_edge(result: dict[str, Any]) -> bool:
 
 # --- the tables -----------------------------------------------------------------------------------
 
-Rows = list[list[str]]  # the first is the head
 
-
-def overall(found: Numbers) -> Rows:
-    rows = [
-        [
-            *("optimizer", "score", f"best or equal, of {len(found.tasks)}", "its worst"),
-            *("success", "as it comes: score", "success", "a step, of SGD's", "state, B"),
-        ]
-    ]
+def overall(found: Numbers) -> Shown:
+    columns = ["optimizer", "score", f"best or equal, of {len(found.tasks)}", "its worst"]
+    columns += ["success", "as it comes: score", "success", "a step, of SGD's", "state, B"]
+    shown = Shown("All tasks", columns, [], numbers=False)
     for name in found.optimizers:
         of = [(task, name) for task in found.tasks]
-        rows.append(
+        shown.rows.append(
             [
-                f"`{name}`",
+                name,
                 f"{found.score(name):.2f}",
                 str(found.equal_on(name)),
                 f"{max(found.ratio[k] for k in of):.2f}",
@@ -174,48 +168,7 @@ def overall(found: Numbers) -> Rows:
                 f"{statistics_of(found, name, 'state_bytes'):.1f}",
             ]
         )
-    return rows
-
-
-def winners(found: Numbers) -> Rows:
-    """The best on every task, who cannot be told from it, and the best that is old."""
-    rows = [
-        ["task", "best", f"best up to {OLD}", "its loss, of the best", "not told from the best"]
-    ]
-    for task in found.tasks:
-        by_loss = sorted(found.optimizers, key=lambda name: found.tuned[task, name].mean)
-        old = next((n for n in by_loss if oa.optimizers[n].year <= OLD), by_loss[0])
-        others = [f"`{name}`" for name in by_loss[1:] if found.equal[task, name]]
-        rows.append(
-            [
-                title(task),
-                f"`{by_loss[0]}`",
-                f"`{old}`",
-                f"{found.ratio[task, old]:.2f}" + (", not told" if found.equal[task, old] else ""),
-                ", ".join(others) or "none",
-            ]
-        )
-    return rows
-
-
-def ahead(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
-    """The tasks on which it ends clearly below Adam: by so much, at seeds that tell."""
-    return [
-        task
-        for task in found.tasks
-        if found.tuned[task, name].mean * by < found.tuned[task, REFERENCE].mean
-        and worse(found.tuned[task, REFERENCE].values, found.tuned[task, name].values)
-    ]
-
-
-def behind(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
-    """The tasks on which it ends clearly above Adam."""
-    return [
-        task
-        for task in found.tasks
-        if found.tuned[task, name].mean > by * found.tuned[task, REFERENCE].mean
-        and worse(found.tuned[task, name].values, found.tuned[task, REFERENCE].values)
-    ]
+    return shown
 
 
 def statistics_of(found: Numbers, name: str, what: str) -> float:
@@ -223,86 +176,84 @@ def statistics_of(found: Numbers, name: str, what: str) -> float:
     return float(np.median([found.results[task, name][what] for task in found.tasks]))
 
 
-def endings(found: Numbers, which: str = "tuned") -> Rows:
+def winners(found: Numbers) -> Shown:
+    """The best on every task, who cannot be told from it, and the best that is old."""
+    columns = ["task", "best", f"best up to {OLD}", "its loss, of the best"]
+    columns += ["not told from the best"]
+    shown = Shown("By task", columns, [], named=False, numbers=False)
+    for task in found.tasks:
+        by_loss = sorted(found.optimizers, key=lambda name: found.tuned[task, name].mean)
+        old = next((n for n in by_loss if oa.optimizers[n].year <= OLD), by_loss[0])
+        others = [f"`{name}`" for name in by_loss[1:] if found.equal[task, name]]
+        shown.rows.append(
+            [
+                tasks.TITLES[task],
+                f"`{by_loss[0]}`",
+                f"`{old}`",
+                f"{found.ratio[task, old]:.2f}" + (", not told" if found.equal[task, old] else ""),
+                ", ".join(others) or "none",
+            ]
+        )
+    return shown
+
+
+def clearly_below(found: Numbers, task: str, name: str, other: str, by: float) -> bool:
+    """Whether it ends below another by so much, at seeds that tell."""
+    ours, theirs = found.tuned[task, name], found.tuned[task, other]
+    return ours.mean * by < theirs.mean and worse(theirs.values, ours.values)
+
+
+def ahead(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
+    """The tasks on which it ends clearly below Adam."""
+    return [t for t in found.tasks if clearly_below(found, t, name, REFERENCE, by)]
+
+
+def behind(found: Numbers, name: str, by: float = CLEAR) -> list[str]:
+    """The tasks on which it ends clearly above Adam."""
+    return [t for t in found.tasks if clearly_below(found, t, REFERENCE, name, by)]
+
+
+def endings(found: Numbers) -> Shown:
     """Mean and interval on every task."""
-    rows = [["optimizer", *(title(task) for task in found.tasks)]]
+    columns = ["optimizer", *(tasks.TITLES[task] for task in found.tasks)]
+    shown = Shown("Test loss at the end, best setting", columns, [], numbers=False)
     for name in found.optimizers:
         cells = []
         for task in found.tasks:
-            end = (found.tuned if which == "tuned" else found.default)[task, name]
+            end = found.tuned[task, name]
             text = f"{end.mean:.3g} ± {end.interval:.1g}"
-            mark = which == "tuned" and found.equal[task, name]
-            cells.append(f"**{text}**" if mark else text)
-        rows.append([f"`{name}`", *cells])
-    return rows
+            cells.append(f"**{text}**" if found.equal[task, name] else text)
+        shown.rows.append([name, *cells])
+    return shown
 
 
-def searched(found: Numbers) -> Rows:
+def searched(found: Numbers) -> Shown:
     """The ranges, what was found in them, and where that was at an end."""
-    rows = [
-        [
-            *("optimizer", "rates", "second", "range", "schedule"),
-            *("best rates", "at an end on"),
-        ]
-    ]
-    for name in sorted(found.optimizers, key=list(tasks_order(found)).index):
-        of = [found.results[task, name] for task in found.tasks]
-        cell = of[0]["cell"]
+    columns = ["optimizer", "rates", "second", "range", "schedule", "best rates", "at an end on"]
+    shown = Shown("Searched", columns, [], numbers=False)
+    # The optimizers as the results have them: in the order of the library.
+    for name in dict.fromkeys(name for _, name in found.results):
+        of = {task: found.results[task, name] for task in found.tasks}
+        cell = of[found.tasks[0]]["cell"]
         other, low, high, of_one_minus = cell["second"]
-        bests = sorted(r["best"]["rate"] for r in of)
-        edges = [title(task) for task, r in zip(found.tasks, of, strict=True) if at_the_edge(r)]
-        rows.append(
+        bests = sorted(r["best"]["rate"] for r in of.values())
+        shown.rows.append(
             [
-                f"`{name}`",
+                name,
                 " to ".join(f"{x:g}" for x in cell["rates"]),
                 f"`1 - {other}`" if of_one_minus else f"`{other}`",
                 f"{low:g} to {high:g}",
                 cell["schedule"],
                 f"{bests[0]:.2g} to {bests[-1]:.2g}",
-                "; ".join(edges),
+                "; ".join(tasks.TITLES[task] for task, r in of.items() if at_the_edge(r)),
             ]
         )
-    return rows
+    return shown
 
 
-def tasks_order(found: Numbers) -> dict[str, None]:
-    """The optimizers as the results have them: in the order of the library."""
-    return dict.fromkeys(name for _, name in found.results)
-
-
-@functools.cache
-def title(task: str) -> str:
-    return {
-        "digits-cnn": "digits, CNN",
-        "mnist-cnn": "MNIST, CNN",
-        "mnist-autoencoder": "MNIST, autoencoder",
-        "text-logistic": "words, logistic",
-        "char-transformer": "characters, transformer",
-        "quadratic": "noisy quadratic",
-        "factorization": "matrix factorization",
-    }[task]
-
-
-def plain(cell: str) -> str:
-    return cell.replace("`", "").replace("**", "")
-
-
-def tables(report: dict[str, Any]) -> list[Table]:
+def tables(report: dict[str, Any]) -> list[Shown]:
     found = numbers(report)
-    made = []
-    for caption, rows in (
-        ("All tasks", overall(found)),
-        ("By task", winners(found)),
-        ("Test loss at the end, best setting", endings(found)),
-        ("Searched", searched(found)),
-    ):
-        table = Table(title=caption, box=SIMPLE_HEAD)
-        for i, head in enumerate(rows[0]):
-            table.add_column(head, justify="left" if i == 0 else "right")
-        for row in rows[1:]:
-            table.add_row(*map(plain, row))
-        made.append(table)
-    return made
+    return [overall(found), winners(found), endings(found), searched(found)]
 
 
 # --- the figures ----------------------------------------------------------------------------------
@@ -338,7 +289,7 @@ def heat_map(found: Numbers) -> Any:
             weight = "bold" if column == "all" else "normal"
             style = {"ha": "center", "va": "center", "size": 7.5, "weight": weight}
             axes.text(j, i, text, color=WRITTEN[codes[i][j]], **style)
-    labels = [title(task).replace(", ", ",\n").replace(" ", "\n", 1) for task in found.tasks]
+    labels = [tasks.TITLES[task].replace(", ", ",\n").replace(" ", "\n", 1) for task in found.tasks]
     labels = [label.replace("\n\n", "\n") for label in labels]
     axes.set_xticks(range(len(columns)), [*labels, "score"], size=8)
     axes.xaxis.tick_top()

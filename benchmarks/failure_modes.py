@@ -29,11 +29,10 @@ import measuring
 import numpy as np
 import optax
 from convergence import DECADES, SPACE
-from lr_basin import AVERAGED, ONE_BY_ONE
+from lr_basin import ONE_BY_ONE, averaged, evaluated, gradient
 from lr_basin_report import RATE_FREE
 from matplotlib.lines import Line2D
 from rich.console import Console
-from rich.table import Table
 
 import optax_adaptive as oa
 
@@ -159,16 +158,14 @@ PROBLEMS = [problem for pair in MODES.values() for problem in pair]
 def optimizer(name: str, rate: Any) -> Any:
     roles = {"muon": "matrix", "adam_mini": "neurons"}
     role = {"roles": lambda path, shape: roles[name]} if name in roles else {}
-    tx = optax.with_extra_args_support(oa.optimizers[name].make(learning_rate=rate, **role))
-    return oa.polynomial_averaging(tx) if name in AVERAGED else tx
+    return averaged(name, oa.optimizers[name].make(learning_rate=rate, **role))
 
 
 def train(name: str, number: jax.Array, chances: Chance, rate: jax.Array) -> jax.Array:
     """The error at the end, over that at the start: a pure function."""
-    tx, needs = optimizer(name, rate), oa.optimizers[name].needs
+    tx = optimizer(name, rate)
     losses, errors = [p.loss for p in PROBLEMS], [p.error for p in PROBLEMS]
     delay = jnp.array([p.delay for p in PROBLEMS])[number]
-    evaluate = oa.averaged_params if name in AVERAGED else oa.optimizers[name].eval_params
 
     def error(x: jax.Array, now: jax.Array) -> jax.Array:
         return jax.lax.switch(number, errors, x, now)
@@ -183,18 +180,11 @@ def train(name: str, number: jax.Array, chances: Chance, rate: jax.Array) -> jax
         def loss_fn(x: jax.Array) -> jax.Array:
             return jax.lax.switch(number, losses, x, chance, now)
 
-        extra = {}
-        if "hessian_diagonal" in needs:
-            key = jax.random.fold_in(jax.random.key(0), count)
-            loss, grads, extra["hessian_diagonal"] = oa.hutchinson(loss_fn)(key, late)
-        else:
-            loss, grads = jax.value_and_grad(loss_fn)(late)
-        if "value" in needs:
-            extra["value"] = loss
+        _, grads, extra = gradient(name, loss_fn, count, late)
         updates, opt_state = tx.update(grads, opt_state, x, **extra)
         x = optax.apply_updates(x, updates)
-        evaluated = x if evaluate is None else evaluate(opt_state, x)
-        last = jnp.where(count >= 0.9 * STEPS, error(evaluated, (count + 1) / STEPS), 0.0)
+        now_error = error(evaluated(name, opt_state, x), (count + 1) / STEPS)
+        last = jnp.where(count >= 0.9 * STEPS, now_error, 0.0)
         return (x, opt_state, past, sum_of_last + last), None
 
     x = jax.lax.switch(number, [p.start for p in PROBLEMS], chances.normal[0])
@@ -289,13 +279,13 @@ def survived(result: dict[str, Any]) -> tuple[int, int]:
     return found.count(SURVIVES), found.count(SURVIVES) + found.count(RETUNED)
 
 
-def rows(report: dict[str, Any]) -> list[list[str]]:
-    """The table; the first is the head."""
-    table = [["optimizer", *MODES, "survived", "with another rate"]]
-    for result in report["results"]:
-        marks = verdicts(result).values()
-        table.append([f"`{result['cell']['optimizer']}`", *marks, *map(str, survived(result))])
-    return table
+def table(report: dict[str, Any]) -> measuring.Shown:
+    columns = ["optimizer", *MODES, "survived", "with another rate"]
+    rows = [
+        [result["cell"]["optimizer"], *verdicts(result).values(), *map(str, survived(result))]
+        for result in report["results"]
+    ]
+    return measuring.Shown("What each survives", columns, rows, numbers=False)
 
 
 def draw(report: dict[str, Any]) -> Any:
@@ -358,11 +348,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not report["results"]:
         console.print(f"Nothing trained, nothing in {path}.")
         return
-    head, *body = rows(report)
-    table = Table(*head)
-    for row in body:
-        table.add_row(*(cell.replace("`", "") for cell in row))
-    console.print(table)
+    console.print(table(report).rich())
     console.print(", ".join(f"{mark} {text}" for mark, text in MEANING.items()))
     picture = (args.output_dir or FIGURES) / "failure_modes.png"
     pictures.save(functools.partial(draw, report), picture)

@@ -207,6 +207,11 @@ def mnist(data: digits_data.Digits) -> Task:
 # --- one training ---------------------------------------------------------------------------------
 
 
+def glorot(shape: tuple[int, ...]) -> float:
+    """How far from 0 the uniform weights of a kernel reach."""
+    return math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+
+
 def start(task: Task, seed: jax.Array) -> Any:
     """Glorot's uniform weights of this seed, the same for every rate and optimizer."""
     ends = np.cumsum([math.prod(shape) for shape in task.shapes.values()])
@@ -214,21 +219,23 @@ def start(task: Task, seed: jax.Array) -> Any:
     draws = jnp.split(jax.random.uniform(jax.random.key(seed), (ends[-1],), minval=-1), ends[:-1])
     params = {}
     for (name, shape), draw in zip(task.shapes.items(), draws, strict=True):
-        reach = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-        params[name] = {"kernel": reach * draw.reshape(shape), "bias": jnp.zeros(shape[-1])}
+        params[name] = {"kernel": glorot(shape) * draw.reshape(shape), "bias": jnp.zeros(shape[-1])}
     return params
 
 
-def batches(task: Task, seed: jax.Array) -> jax.Array:
-    """Which images make each batch, of shape (steps, batch): also by the seed alone."""
-    images, steps, size = len(task.train[0]), task.settings["steps"], task.settings["batch"]
-    each = images // size
+def epochs(examples: int, steps: int, size: int, seed: jax.Array) -> jax.Array:
+    """Which examples make each batch, (steps, size), by the seed alone: all once in an epoch."""
+    each = examples // size
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), -(-steps // each))
 
     def epoch(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, images)[: each * size].reshape(each, size)
+        return jax.random.permutation(key, examples)[: each * size].reshape(each, size)
 
     return jax.vmap(epoch)(keys).reshape(-1, size)[:steps]
+
+
+def batches(task: Task, seed: jax.Array) -> jax.Array:
+    return epochs(len(task.train[0]), task.settings["steps"], task.settings["batch"], seed)
 
 
 def loss_of(task: Task, params: Any, batch: jax.Array) -> jax.Array:
@@ -237,13 +244,11 @@ def loss_of(task: Task, params: Any, batch: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
 
 
-def step(
-    task: Task, tx: Any, needs: Sequence[str], count: jax.Array, batch: jax.Array, state: Any
-) -> Any:
-    """The next parameters and state, and the loss before."""
-    params, opt_state = state
-    loss_fn = functools.partial(loss_of, task, batch=batch)
-    extra = {}
+def gradient(
+    name: str, loss_fn: Callable[[Any], jax.Array], count: jax.Array, params: Any
+) -> tuple[jax.Array, Any, dict[str, Any]]:
+    """The loss, its gradient, and what else this optimizer has to be given at a step."""
+    needs, extra = oa.optimizers[name].needs, {}
     if "hessian_diagonal" in needs:
         key = jax.random.fold_in(jax.random.key(0), count)
         loss, grads, extra["hessian_diagonal"] = oa.hutchinson(loss_fn)(key, params)
@@ -251,8 +256,21 @@ def step(
         loss, grads = jax.value_and_grad(loss_fn)(params)
     if "value" in needs:
         extra["value"] = loss
-    updates, opt_state = tx.update(grads, opt_state, params, **extra)
-    return (optax.apply_updates(params, updates), opt_state), loss
+    return loss, grads, extra
+
+
+def averaged(name: str, tx: Any) -> Any:
+    """The optimizer, and behind it the average that its authors evaluate, if they do."""
+    tx = optax.with_extra_args_support(tx)
+    return oa.polynomial_averaging(tx) if name in AVERAGED else tx
+
+
+def evaluated(name: str, state: Any, params: Any) -> Any:
+    """The parameters that its authors evaluate."""
+    if name in AVERAGED:
+        return oa.averaged_params(state, params)
+    evaluate = oa.optimizers[name].eval_params
+    return params if evaluate is None else evaluate(state, params)
 
 
 def accuracy(task: Task, params: Any) -> jax.Array:
@@ -269,24 +287,20 @@ def train(
     task: Task, name: str, arguments: dict[str, Any], rate: jax.Array, seed: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The test accuracy and the final training loss, NaN if it diverged: a pure function."""
-    record = oa.optimizers[name]
-    tx = optax.with_extra_args_support(record.make(learning_rate=rate, **arguments))
-    if name in AVERAGED:
-        tx = oa.polynomial_averaging(tx)
+    tx = averaged(name, oa.optimizers[name].make(learning_rate=rate, **arguments))
     params = start(task, seed)
 
-    def scanned(state: Any, now: Any) -> Any:
-        return step(task, tx, record.needs, *now, state)
+    def step(state: Any, now: tuple[jax.Array, jax.Array]) -> tuple[Any, jax.Array]:
+        (params, opt_state), (count, batch) = state, now
+        loss_fn = functools.partial(loss_of, task, batch=batch)
+        loss, grads, extra = gradient(name, loss_fn, count, params)
+        updates, opt_state = tx.update(grads, opt_state, params, **extra)
+        return (optax.apply_updates(params, updates), opt_state), loss
 
     order = batches(task, seed)
-    state, losses = jax.lax.scan(
-        scanned, (params, tx.init(params)), (jnp.arange(len(order)), order)
-    )
+    state, losses = jax.lax.scan(step, (params, tx.init(params)), (jnp.arange(len(order)), order))
     params, opt_state = state
-    if name in AVERAGED:
-        params = oa.averaged_params(opt_state, params)
-    if record.eval_params is not None:
-        params = record.eval_params(opt_state, params)
+    params = evaluated(name, opt_state, params)
     loss = losses[-LAST:].mean()
     finite = jnp.isfinite(jnp.stack([loss, *(x.sum() for x in jax.tree.leaves(params))])).all()
     return accuracy(task, params), jnp.where(finite, loss, jnp.nan)

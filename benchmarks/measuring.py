@@ -1,4 +1,4 @@
-"""What the benchmarks share: steps timed in turns, the machine, files of results."""
+"""What the benchmarks share: steps timed in turns, the machine, tables, files of results."""
 
 import concurrent.futures
 import hashlib
@@ -11,15 +11,16 @@ import random
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 import optax_adaptive
 
@@ -140,6 +141,33 @@ def fingerprint() -> str:
     for path in sorted(package.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+class Shown(NamedTuple):
+    """A table of text, for the terminal and for a page."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    named: bool = True  # whether the first column has names of code
+    numbers: bool = True  # whether the others are numbers, which a page has on the right
+
+    def rich(self) -> Table:
+        table = Table(title=self.title)
+        for column in self.columns:
+            table.add_column(column, justify="right" if table.columns else "left")
+        for row in self.rows:
+            table.add_row(*(re.sub(r"`|\*\*", "", cell) for cell in row))
+        return table
+
+    def markdown(self) -> Iterator[str]:
+        yield "| " + " | ".join(x.replace("\n", "<br>") for x in self.columns) + " |"
+        yield "|---" + ("|---:" if self.numbers else "|---") * (len(self.columns) - 1) + "|"
+        for name, *cells in self.rows:
+            yield "| " + " | ".join([f"`{name}`" if self.named else name, *cells]) + " |"
 
 
 # --- files of results -----------------------------------------------------------------------------

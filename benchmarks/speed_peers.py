@@ -19,7 +19,7 @@ from measuring import Step
 
 DECAY = {"weight_decay": 1e-4}
 # The rows of speed.py that they have: a constructor, and its arguments besides the learning rate.
-TORCH: dict[str, tuple[str, dict[str, Any]]] = {
+BOTH: dict[str, tuple[str, dict[str, Any]]] = {
     "sgd": ("SGD", {}),
     "momentum": ("SGD", {"momentum": 0.9}),
     "adagrad": ("Adagrad", {}),
@@ -29,24 +29,16 @@ TORCH: dict[str, tuple[str, dict[str, Any]]] = {
     "adam": ("Adam", {}),
     "adamw": ("AdamW", DECAY),
     "amsgrad": ("Adam", {"amsgrad": True}),
+    "adamax": ("Adamax", {}),
+}
+TORCH = BOTH | {
     "nadam": ("NAdam", {}),
     "nadamw": ("NAdam", DECAY | {"decoupled_weight_decay": True}),
-    "adamax": ("Adamax", {}),
     "radam": ("RAdam", {}),
 }
-KERAS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sgd": ("SGD", {}),
-    "momentum": ("SGD", {"momentum": 0.9}),
-    "adagrad": ("Adagrad", {}),
-    "rmsprop": ("RMSprop", {}),
-    "rmsprop centered": ("RMSprop", {"centered": True}),
-    "adadelta": ("Adadelta", {}),
-    "adam": ("Adam", {}),
-    "adamw": ("AdamW", DECAY),
-    "amsgrad": ("Adam", {"amsgrad": True}),
+KERAS = BOTH | {
     "nadam": ("Nadam", {}),
     "nadamw": ("Nadam", DECAY),
-    "adamax": ("Adamax", {}),
     "adamaxw": ("Adamax", DECAY),
     "lion": ("Lion", {}),
     "lamb": ("Lamb", {}),

@@ -8,11 +8,11 @@ import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from rich.table import Table
+from measuring import Shown
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
 
@@ -72,28 +72,6 @@ def front(stages: dict[str, float]) -> float:
 
 
 # --- tables ---------------------------------------------------------------------------------------
-
-
-class Shown(NamedTuple):
-    """A table of text, for the terminal and for a page."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-    def rich(self) -> Table:
-        table = Table(title=self.title)
-        for column in self.columns:
-            table.add_column(column, justify="right" if table.columns else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> Iterator[str]:
-        yield "| " + " | ".join(x.replace("\n", "<br>") for x in self.columns) + " |"
-        yield "|---" + "|---:" * (len(self.columns) - 1) + "|"
-        for name, *cells in self.rows:
-            yield "| " + " | ".join([f"`{name}`", *cells]) + " |"
 
 
 def digits(x: float) -> str:

@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples"))
 
 import digits_data  # noqa: E402
-from lr_basin import conv, dense  # noqa: E402
+from lr_basin import conv, dense, epochs, glorot  # noqa: E402
 
 Params = Any
 Data = dict[str, tuple[jax.Array, ...]]  # "train", "validation", "test": arrays of equal length
@@ -36,7 +36,6 @@ class Task(NamedTuple):
     """What is learned, from what, and what counts at the end."""
 
     name: str
-    title: str
     settings: dict[str, Any]
     data: Data
     shapes: dict[str, dict[str, tuple[int, ...]]]  # of the parameters: layer, name
@@ -60,7 +59,7 @@ def start(task: Task, seed: jax.Array) -> Params:
         for name, shape in arrays.items():
             draw = next(draws).reshape(shape)
             if name == "kernel":
-                reach = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+                reach = glorot(shape)
             else:
                 reach = {"bias": 0.0, "scale": 0.0}.get(name, task.settings.get("reach", 0.0))
             params[layer][name] = reach * draw + (1.0 if name == "scale" else 0.0)
@@ -69,18 +68,8 @@ def start(task: Task, seed: jax.Array) -> Params:
 
 def batches(task: Task, seed: jax.Array) -> jax.Array:
     """Which examples make each batch, of shape (steps, batch): every one once in an epoch."""
-    examples, steps, size = (
-        len(task.data["train"][0]),
-        task.settings["steps"],
-        task.settings["batch"],
-    )
-    each = examples // size
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), -(-steps // each))
-
-    def epoch(key: jax.Array) -> jax.Array:
-        return jax.random.permutation(key, examples)[: each * size].reshape(each, size)
-
-    return jax.vmap(epoch)(keys).reshape(-1, size)[:steps]
+    examples = len(task.data["train"][0])
+    return epochs(examples, task.settings["steps"], task.settings["batch"], seed)
 
 
 def muon_role(path: str, shape: tuple[int, ...]) -> str:
@@ -150,7 +139,6 @@ def digits_cnn() -> Task:
     images = (images[:, 2:-2:3, 2:-2:3] / 255).astype(np.float32).reshape(-1, 8, 8, 1)
     return Task(
         "digits-cnn",
-        "digits, convolutions",
         {"network": "conv 8, conv 16, dense 10", "batch": 16, "steps": 300, "measure": "test loss"},
         split((images, labels.astype(np.int32)), 997, 400, 400),
         {"conv_0": layer(3, 3, 1, 8), "conv_1": layer(3, 3, 8, 16), "head": layer(64, 10)},
@@ -174,7 +162,6 @@ def mnist_cnn(data: digits_data.Digits) -> Task:
     """Every image is seen once."""
     return Task(
         "mnist-cnn",
-        "MNIST, convolutions",
         {"network": "conv 8, conv 16, dense 10", "batch": 32, "steps": 400, "measure": "test loss"},
         mnist_parts(data, 12_800),
         {"conv_0": layer(3, 3, 1, 8), "conv_1": layer(3, 3, 8, 16), "head": layer(64, 10)},
@@ -198,7 +185,6 @@ def mnist_autoencoder(data: digits_data.Digits) -> Task:
 
     return Task(
         "mnist-autoencoder",
-        "MNIST, autoencoder",
         {"network": "196, 64, 16, 64, 196", "batch": 32, "steps": 600, "measure": "test loss"},
         mnist_parts(data, 19_200),
         {
@@ -250,7 +236,6 @@ def text_logistic() -> Task:
     held = len(owners) // 6
     return Task(
         "text-logistic",
-        "sparse words, logistic",
         {
             "network": f"{WORDS} words, {len(PACKAGES)} packages",
             "functions": len(owners),  # tells the version of Python whose functions these are
@@ -299,7 +284,6 @@ def char_transformer() -> Task:
     scale = {"scale": (WIDTH,)}
     return Task(
         "char-transformer",
-        "characters, transformer",
         {
             "network": f"1 layer, width {WIDTH}, {HEADS} heads, context {CONTEXT}",
             "characters": len(joined),  # tells the version of Python whose help this is
@@ -348,7 +332,6 @@ def quadratic() -> Task:
 
     return Task(
         "quadratic",
-        "noisy quadratic",
         {
             "network": f"{DIMENSIONS} dimensions, curvature 1 to 1e-4, optimum not at 0",
             "reach": 1.0,
@@ -382,7 +365,6 @@ def factorization() -> Task:
 
     return Task(
         "factorization",
-        "matrix factorization",
         {
             "network": f"rank {RANK}",
             "reach": 0.5,
@@ -411,10 +393,16 @@ WITH_MNIST: dict[str, Callable[[digits_data.Digits], Task]] = {
     "mnist-cnn": mnist_cnn,
     "mnist-autoencoder": mnist_autoencoder,
 }
-NAMES = (
-    *("digits-cnn", "mnist-cnn", "mnist-autoencoder", "text-logistic", "char-transformer"),
-    *("quadratic", "factorization"),
-)
+TITLES = {
+    "digits-cnn": "digits, CNN",
+    "mnist-cnn": "MNIST, CNN",
+    "mnist-autoencoder": "MNIST, autoencoder",
+    "text-logistic": "words, logistic",
+    "char-transformer": "characters, transformer",
+    "quadratic": "noisy quadratic",
+    "factorization": "matrix factorization",
+}
+NAMES = tuple(TITLES)
 
 
 @functools.cache

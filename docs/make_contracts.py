@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fill import fill
+from fill import fill, head, line
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "contracts.json"
@@ -19,11 +19,10 @@ SHORT = ("here", "optax", "torch")
 def whole(report: dict[str, Any]) -> Iterator[str]:
     versions = {lib: v.partition("+")[0] for lib, v in report["versions"].items()}
     names = [lib if lib == "here" else f"{lib} {version}" for lib, version in versions.items()]
-    yield "| | " + " | ".join(names) + " |"
-    yield "|---" * (len(names) + 1) + "|"
-    for row in report["rows"]:
-        cells = (row["cells"][lib]["text"] for lib in versions)
-        yield "| " + " | ".join([row["name"], *cells]) + " |"
+    yield from head("", *names)
+    for measured in report["rows"]:
+        cells = (measured["cells"][lib]["text"] for lib in versions)
+        yield line(measured["name"], *cells)
 
 
 def short(report: dict[str, Any]) -> Iterator[str]:
@@ -33,12 +32,11 @@ def short(report: dict[str, Any]) -> Iterator[str]:
         "([all rows, and Keras](docs/index.md#why-beside-optax)):"
     )
     yield ""
-    yield "| | " + " | ".join(SHORT) + " |"
-    yield "|---" * (len(SHORT) + 1) + "|"
-    for row in report["rows"]:
-        if row["short"]:
-            cells = (re.split(r",| \(", row["cells"][lib]["text"])[0] for lib in SHORT)
-            yield "| " + " | ".join([row["short"], *cells]) + " |"
+    yield from head("", *SHORT)
+    for measured in report["rows"]:
+        if measured["short"]:
+            cells = (re.split(r",| \(", measured["cells"][lib]["text"])[0] for lib in SHORT)
+            yield line(measured["short"], *cells)
 
 
 if __name__ == "__main__":

@@ -15,35 +15,19 @@ sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 import convergence_report as report  # noqa: E402
 import failure_modes as modes  # noqa: E402
-from fill import fill  # noqa: E402
+from fill import fill, head, line  # noqa: E402
 from measuring import read  # noqa: E402
+from tasks import TITLES  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
 
 
-def markdown(rows: report.Rows) -> Iterator[str]:
-    head, *body = rows
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in body:
-        yield "| " + " | ".join(row) + " |"
-
-
 def protocol(results: dict[str, Any], found: report.Numbers) -> Iterator[str]:
     """What was trained, on what."""
-    yield from markdown(
-        [
-            ["task", "model", "steps", "batch", "what counts"],
-            *(
-                [
-                    report.title(task),
-                    *(str(cell[k]) for k in ("network", "steps", "batch", "measure")),
-                ]
-                for task in found.tasks
-                for cell in [found.results[task, found.optimizers[0]]["cell"]]
-            ),
-        ]
-    )
+    yield from head("task", "model", "steps", "batch", "what counts")
+    for task in found.tasks:
+        cell = found.results[task, found.optimizers[0]]["cell"]
+        yield line(TITLES[task], *(cell[k] for k in ("network", "steps", "batch", "measure")))
     machine, cell = results["machine"], results["results"][0]["cell"]
     versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "optax"))
     yield ""
@@ -61,16 +45,13 @@ def beside_adam(found: report.Numbers) -> Iterator[str]:
     ahead = {name: report.ahead(found, name) for name in names}
     behind = {name: report.behind(found, name) for name in names}
     clear = f"{report.CLEAR - 1:.0%}"
-    yield from markdown(
-        [
-            ["optimizer", f"better than Adam by {clear} or more", f"worse by {clear} or more"],
-            *(
-                [f"`{name}`", *("; ".join(map(report.title, x[name])) for x in (ahead, behind))]
-                for name in sorted(names, key=lambda n: len(behind[n]) - len(ahead[n]))
-                if ahead[name]
-            ),
-        ]
+    yield from head(
+        "optimizer", f"better than Adam by {clear} or more", f"worse by {clear} or more"
     )
+    for name in sorted(names, key=lambda n: len(behind[n]) - len(ahead[n])):
+        if ahead[name]:
+            told = ("; ".join(TITLES[task] for task in x[name]) for x in (ahead, behind))
+            yield line(f"`{name}`", *told)
     never = [name for name in names if not ahead[name]]
     yield ""
     yield f"On no task better than Adam by {clear}: " + ", ".join(f"`{n}`" for n in never) + "."
@@ -83,7 +64,7 @@ def chance(found: report.Numbers) -> Iterator[str]:
         task: np.median([report.luck(found.results[task, n]) for n in found.optimizers]) - 1
         for task in found.tasks
     }
-    told = "; ".join(f"{report.title(task)} {x:.0%}" for task, x in apart.items())
+    told = "; ".join(f"{TITLES[task]} {x:.0%}" for task, x in apart.items())
     yield (
         f"Two searches of {half} trials each, halves of the one that was made, find best losses "
         f"that are so far apart, in the median of all optimizers: {told}."
@@ -96,14 +77,14 @@ def sections() -> dict[str, list[str]]:
     failures = read(RESULTS / "failure_modes.json")
     found = report.numbers(results)
     made: dict[str, Iterable[str]] = {
-        "OVERALL": markdown(report.overall(found)),
-        "WINNERS": markdown(report.winners(found)),
+        "OVERALL": report.overall(found).markdown(),
+        "WINNERS": report.winners(found).markdown(),
         "ADAM": beside_adam(found),
         "PROTOCOL": protocol(results, found),
-        "ENDINGS": markdown(report.endings(found)),
+        "ENDINGS": report.endings(found).markdown(),
         "CHANCE": chance(found),
-        "SEARCHED": markdown(report.searched(found)),
-        "MODES": markdown(modes.rows(failures)),
+        "SEARCHED": report.searched(found).markdown(),
+        "MODES": modes.table(failures).markdown(),
     }
     return {name: list(lines) for name, lines in made.items()}
 

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 import speed_report  # noqa: E402
-from fill import fill  # noqa: E402
+from fill import fill, head, line  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
 
@@ -55,15 +55,14 @@ def compiling() -> Iterator[str]:
 def memory() -> Iterator[str]:
     """Words of state and temporary arrays, ours and optax's."""
     report = json.loads((RESULTS / "memory.json").read_text())
-    yield "| optimizer | state, ours | optax | temporaries, ours | optax |"
-    yield "|---|---|---|---|---|"
-    for name, row in report["rows"].items():
+    yield from head("optimizer", "state, ours", "optax", "temporaries, ours", "optax")
+    for name, found in report["rows"].items():
         cells = [
-            f"{row[k][what]:.2f}".rstrip("0").rstrip(".") if k in row else "not there"
+            f"{found[k][what]:.2f}".rstrip("0").rstrip(".") if k in found else "not there"
             for what in ("words", "temporaries")
             for k in ("ours", "optax")
         ]
-        yield f"| `{name}` | " + " | ".join(cells) + " |"
+        yield line(f"`{name}`", *cells)
 
 
 def sections() -> dict[str, list[str]]:
@@ -82,11 +81,10 @@ def epoch() -> Iterator[str]:
     }
     yield f"Adam, {report['cores']} cores, {report['date']}, in turns of 24 batches:"
     yield ""
-    yield "| | best, s | median, s | of Keras |"
-    yield "|---|---|---|---|"
-    for mode, row in report["epoch"].items():
-        over = f"{row['over_keras']:.2f}" if "over_keras" in row else ""
-        yield f"| {names[mode]} | {row['best']:.1f} | {row['median']:.1f} | {over} |"
+    yield from head("", "best, s", "median, s", "of Keras")
+    for mode, took in report["epoch"].items():
+        over = f"{took['over_keras']:.2f}" if "over_keras" in took else ""
+        yield line(names[mode], f"{took['best']:.1f}", f"{took['median']:.1f}", over)
     yield ""
     parts = "; ".join(f"{part} {share:.0%}" for part, share in report["profile"].items())
     yield f"Where the time of a step goes: {parts}."

@@ -14,25 +14,16 @@ sys.path.insert(0, str(HERE.parent / "benchmarks"))
 
 import precision  # noqa: E402
 import precision_runs  # noqa: E402
-from fill import fill  # noqa: E402
+from fill import fill, head, line  # noqa: E402
 
 RESULTS = HERE.parent / "benchmarks" / "results"
-
-
-def rows(*cells: Any) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
-
-
-def head(*names: str) -> Iterator[str]:
-    yield rows(*names)
-    yield "|---" * len(names) + "|"
 
 
 def memory(report: dict[str, Any]) -> Iterator[str]:
     yield from head("", "parameter, B", "state, B", "together, B", "a model of 1B parameters")
     for name, row in report["memory"]["bytes"].items():
         total = row["parameter"] + row["state"]
-        yield rows(name, row["parameter"], f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB")
+        yield line(name, row["parameter"], f"{row['state']:.2f}", f"{total:.2f}", f"{total:.1f} GB")
 
 
 def errors(report: dict[str, Any]) -> Iterator[str]:
@@ -41,21 +32,21 @@ def errors(report: dict[str, Any]) -> Iterator[str]:
         cells = [row[s] for s in precision.STREAMS]
         largest = [f"{x:,.0f}" if (x := c["largest"]) > 100 else f"{x:.3g}" for c in cells]
         errors = [f"{c['error']:.2g}" for c in cells]
-        yield rows(name, *(f"{e}, {x}x" for e, x in zip(errors, largest, strict=True)))
+        yield line(name, *(f"{e}, {x}x" for e, x in zip(errors, largest, strict=True)))
 
 
 def shrinking(report: dict[str, Any]) -> Iterator[str]:
     yield from head("", *precision.STORAGE)
     for name in precision.OPTIMIZERS:
         found = [report["errors"][f"{name}, {how}"]["shrinking"] for how in precision.STORAGE]
-        yield rows(name, *(f"{x['shrunk']:.2f}" for x in found))
+        yield line(name, *(f"{x['shrunk']:.2f}" for x in found))
 
 
 def compiled(first: str, digits: int, found: dict[str, Any]) -> Iterator[str]:
     """What was measured by default and with the compiler's option."""
     yield from head("", first, "with the option below")
     for name, row in found.items():
-        yield rows(name, *(f"{x:.{digits}f}" for x in row.values()))
+        yield line(name, *(f"{x:.{digits}f}" for x in row.values()))
 
 
 def runs(report: dict[str, Any]) -> Iterator[str]:
@@ -74,12 +65,12 @@ def runs(report: dict[str, Any]) -> Iterator[str]:
     for variant in precision_runs.VARIANTS:
         total = sum(found["text", "adamw", variant]["bytes"].values())
         losses = [loss(task, "adamw", variant) for task in ("digits", "text")]
-        yield rows(variant, *losses, f"{total:.1f}")
+        yield line(variant, *losses, f"{total:.1f}")
     yield ""
     others = [name for name in precision_runs.OPTIMIZERS if name != "adamw"]
     yield from head("digits", *others)
     for variant in precision_runs.STATES:
-        yield rows(variant, *(loss("digits", name, variant) for name in others))
+        yield line(variant, *(loss("digits", name, variant) for name in others))
     yield ""
     steps = {task: found[task, "adamw", "float32"]["cell"]["steps"] for task in ("digits", "text")}
     yield "Final training loss: that of float32 with the standard deviation over seeds, below it"

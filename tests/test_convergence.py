@@ -167,6 +167,49 @@ def test_a_killed_run_goes_on_and_settings_decide_what_is_done(tiny, tmp_path, m
     assert len(measured) == 4
 
 
+def test_workers_train_what_one_process_does(tmp_path):
+    """Processes of their own, each on a core of its own where there is a choice."""
+    given = [
+        "--task",
+        "quadratic",
+        "--optimizer",
+        "sgd",
+        "adagrad",
+        "--trials",
+        "2",
+        "--seeds",
+        "2",
+    ]
+    found = []
+    for workers in ("1", "2"):
+        where = tmp_path / workers
+        convergence.main([*given, "--workers", workers, "--output-dir", str(where)])
+        results = json.loads((where / "convergence.json").read_text())["results"]
+        found.append([(r["cell"], r["trials"], r["tuned"], r["default"]) for r in results])
+    for (cell, *alone), (same, *together) in zip(*found, strict=True):
+        assert cell == same
+        for a, b in zip(alone, together, strict=True):
+            for name, values in a.items():
+                np.testing.assert_allclose(*np.array([values, b[name]], float), rtol=1e-3)
+
+
+def test_without_mnist_its_tasks_are_left_out_and_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tasks, "mnist", lambda data_dir: None)
+    tasks.make.cache_clear()
+    convergence.main(["--task", "mnist-cnn", "--workers", "1", "--output-dir", str(tmp_path)])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "No MNIST here, so without mnist-cnn: --data-dir says where its files are." in shown
+    assert "Nothing trained" in shown
+    tasks.make.cache_clear()
+
+
+def test_a_folder_without_mnist_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        convergence.main(["--task", "mnist-cnn", "--data-dir", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert f"convergence.py: {tmp_path}" in capsys.readouterr().err
+
+
 # --- the tasks ------------------------------------------------------------------------------------
 
 
@@ -267,7 +310,7 @@ def test_seeds_are_compared_in_pairs():
 def test_a_best_rate_at_an_end_of_its_range_is_told(best, edge):
     result = made("adam", [1.0] * 4, best=best)
     assert report.at_the_edge(result) == edge
-    (_, row) = report.searched(report.numbers({"results": [result]}))
+    (row,) = report.searched(report.numbers({"results": [result]})).rows
     assert row[-1] == ("noisy quadratic" if edge else "")
 
 
