@@ -93,7 +93,8 @@ def test_optax(case, shape):
     start, gradients = case.problem(shape)
     ours = trajectory(case.make(), start, gradients, "float64")
     theirs = trajectory(case.make_optax(), start, gradients, "float64")
-    assert deviation(ours, theirs, start) < max(case.float64, case.optax)
+    # The floor: optax moves what has no gradient by the rounding of its averages.
+    assert deviation(ours, theirs, start, 1e-4) < max(case.float64, case.optax)
 
 
 @problems([c for c in PLAIN if c.same_in_optax])
