@@ -170,8 +170,10 @@ class JaxStep(measuring.Step):
 
     def __init__(self, init: Any, step: Any, arrays: Arrays, options: Any = None):
         self.arrays = arrays
-        # Copies, because a step overwrites what it is given, and some states begin as parameters.
-        start = jnp.copy(arrays.params), init(jnp.copy(arrays.params)), arrays.grads[0]
+        # Copies, because a step overwrites what it is given, and some states begin as parameters, or
+        # with one array in two places.
+        state = jax.tree.map(jnp.copy, init(arrays.params))
+        start = jnp.copy(arrays.params), state, arrays.grads[0]
         self.compiled = step.lower(*start).compile(compiler_options=options)
         leaves, self.structure = jax.tree.flatten(self.compiled(*start)[1])
         large = [i for i, x in enumerate(leaves) if x.shape]
