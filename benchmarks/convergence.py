@@ -7,8 +7,8 @@
 
 Every optimizer gets the same number of trials of its learning rate and of one more hyperparameter,
 drawn at random from ranges that are stored with the results, in strata, so that no part of a range
-is left out. Each is trained from two seeds. The one with the best mean of validation losses is
-trained again from twenty new seeds, and beside it the setting that the optimizer comes with. What
+is left out. The ten best by their validation loss are trained from four more seeds, and the one
+with the best mean from twenty new ones, beside the setting that the optimizer comes with. What
 counts is the loss on the test set at the end of training. All runs of a cell are one compiled
 program, trained side by side by `jax.vmap`.
 
@@ -47,9 +47,12 @@ import optax_adaptive as oa
 
 HERE = Path(__file__).resolve().parent
 RESULTS, FIGURES = HERE / "results", HERE.parent / "docs" / "figures"
-TRIALS, TRIAL_SEEDS = 20, (1000, 1001)
-SEEDS = 20
-DECADES = 4  # of learning rates
+TRIALS, FINALISTS, SEEDS = 40, 10, 20
+FIRST_SEED, MORE_SEEDS = (
+    1000,
+    (1001, 1002, 1003, 1004),
+)  # of the search, apart from those at the end
+BELOW, ABOVE = 2, 3  # decades of learning rates around the middle
 WARM_UP = 0.05  # of the steps
 
 # --- the space that is searched -------------------------------------------------------------------
@@ -135,7 +138,7 @@ def trials(name: str, number: int) -> list[dict[str, float]]:
     draws = qmc.LatinHypercube(2, rng=np.random.default_rng(0)).random(number)
     return [
         {
-            "rate": float(f"{middle * 10 ** (DECADES * (x - 0.5)):.6g}"),
+            "rate": float(f"{middle * 10 ** ((BELOW + ABOVE) * x - BELOW):.6g}"),
             "second": float(f"{second.at(y):.6g}"),
         }
         for x, y in draws
@@ -259,18 +262,18 @@ def plan(args: argparse.Namespace) -> list[dict[str, Any]]:
             continue
         for optimizer_name in args.optimizer:
             middle, second = SPACE[optimizer_name]
-            reach = 10 ** (DECADES / 2)
             cells.append(
                 {
                     "task": name,
                     "optimizer": optimizer_name,
-                    "rates": [float(f"{middle / reach:.4g}"), float(f"{middle * reach:.4g}")],
+                    "rates": [float(f"{middle * 10**x:.4g}") for x in (-BELOW, ABOVE)],
                     "second": list(second),
                     "schedule": "constant" if optimizer_name in CONSTANT else "cosine",
                     "arguments": SMALLER.get(optimizer_name, {}),
                     "default": as_it_comes(optimizer_name),
                     "trials": args.trials,
-                    "trial_seeds": list(TRIAL_SEEDS),
+                    "finalists": min(FINALISTS, args.trials),
+                    "search_seeds": [FIRST_SEED, *MORE_SEEDS],
                     "seeds": args.seeds,
                     **task.settings,
                 }
@@ -288,26 +291,32 @@ def measure(cell: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     task = tasks.make(cell["task"], data_dir)
     assert task is not None
     name, number, seeds, steps = (cell[k] for k in ("optimizer", "trials", "seeds", "steps"))
-    # Of the one program, which serves both: what is over is dropped.
-    runs = max(number * len(TRIAL_SEEDS), 2 * seeds)
+    finalists = cell["finalists"]
+    # Of the one program, which serves all rounds: what is over is dropped.
+    runs = max(number, finalists * len(MORE_SEEDS), 2 * seeds)
     (run, seconds), (sgd, starts) = (
         compiled(task, name, runs),
         reference(cell["task"], data_dir, runs),
     )
     tried = trials(name, number)
-    pairs = [(setting, seed) for setting in tried for seed in TRIAL_SEEDS]
-    found = run(steps, *zip(*(pairs * runs)[:runs], strict=True))["validation"]
-    found = found[: len(pairs)].reshape(number, -1).mean(1)
-    best = int(np.argmin(np.where(np.isfinite(found), found, np.inf)))
-    settings = [tried[best]] * seeds + [cell["default"]] * seeds
-    settings, order = (settings * runs)[:runs], np.arange(runs) % seeds
+
+    def round_of(pairs: list[tuple[dict[str, float], int]]) -> dict[str, np.ndarray]:
+        ends = run(steps, *zip(*(pairs * runs)[:runs], strict=True))
+        return {name: x[: len(pairs)] for name, x in ends.items()}
+
+    first = round_of([(setting, FIRST_SEED) for setting in tried])["validation"]
+    last = np.argsort(first)[:finalists]  # NaN comes last
+    more = round_of([(tried[i], seed) for i in last for seed in MORE_SEEDS])["validation"]
+    means = np.c_[first[last], more.reshape(finalists, -1)].mean(1)
+    best = last[np.argmin(np.where(np.isfinite(means), means, np.inf))]
+    pairs = [(setting, seed) for setting in (tried[best], cell["default"]) for seed in range(seeds)]
     begun, cpu = time.perf_counter(), [time.process_time()]
-    ends = run(steps, settings, order)
+    ends = round_of(pairs)
     took = time.perf_counter() - begun
     cpu.append(time.process_time())
     half = max(1, steps // 2)
     for count in (half, 0):  # without the time to evaluate
-        sgd.run(count, [as_it_comes("sgd")] * runs, order)
+        sgd.run(count, [as_it_comes("sgd")] * runs, np.arange(runs))
         cpu.append(time.process_time())
     of_all, of_half, of_none = np.diff(cpu)
     params = jax.eval_shape(functools.partial(tasks.start, task), jnp.int32(0))
@@ -318,8 +327,9 @@ def measure(cell: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "trials": {
             **{name: [setting[name] for setting in tried] for name in tried[0]},
-            "validation": rounded(found),
+            "validation": rounded(first),
         },
+        "finalists": {"trial": last.tolist(), "validation": rounded(means)},
         "best": tried[best],
         "start": rounded(starts[:seeds]),
         "tuned": {k: rounded(x[:seeds]) for k, x in ends.items()},

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt
 import measuring
 import numpy as np
 import optax
-from convergence import DECADES, SPACE
+from convergence import SPACE
 from lr_basin import ONE_BY_ONE, averaged, evaluated, gradient
 from lr_basin_report import RATE_FREE
 from matplotlib.lines import Line2D
@@ -201,7 +201,7 @@ def drawn(seeds: int) -> Chance:
 
 def rates(name: str) -> list[float]:
     middle = SPACE[name][0]
-    return [float(f"{middle * 10**x:.4g}") for x in DECADES * np.linspace(-0.5, 0.5, RATES)]
+    return [float(f"{middle * 10**x:.4g}") for x in np.linspace(-2, 2, RATES)]
 
 
 def measure(cell: dict[str, Any]) -> dict[str, Any]:

@@ -316,10 +316,10 @@ def quadratic() -> Task:
     rng = np.random.default_rng(0)
     axes, _ = np.linalg.qr(rng.standard_normal((DIMENSIONS, DIMENSIONS)))
     root = (axes * np.logspace(0, -2, DIMENSIONS)).astype(np.float32)  # of the Hessian: squared
-    noise = 0.1 * rng.standard_normal((NOISES, DIMENSIONS)).astype(np.float32)
+    noise = 0.01 * rng.standard_normal((NOISES, DIMENSIONS)).astype(np.float32)
     noise -= noise.mean(0)  # so that the optimum is exactly there
     # Not at 0, where weight decay would lead.
-    optimum = rng.uniform(-1, 1, DIMENSIONS).astype(np.float32)
+    optimum = rng.uniform(-0.1, 0.1, DIMENSIONS).astype(np.float32)
     none = jnp.zeros((1, 1))
 
     def loss(params: Params, batch: Any) -> jax.Array:
@@ -334,7 +334,7 @@ def quadratic() -> Task:
         "quadratic",
         {
             "network": f"{DIMENSIONS} dimensions, curvature 1 to 1e-4, optimum not at 0",
-            "reach": 1.0,
+            "reach": 0.1,
             "batch": 8,
             "steps": 1000,
             "measure": "loss above the optimum",

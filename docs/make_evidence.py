@@ -32,9 +32,9 @@ def protocol(results: dict[str, Any], found: report.Numbers) -> Iterator[str]:
     versions = ", ".join(f"{name} {machine[name]}" for name in ("jax", "optax"))
     yield ""
     yield (
-        f"{len(found.optimizers)} optimizers; {cell['trials']} trials of "
-        f"{len(cell['trial_seeds'])} seeds each, then {cell['seeds']} seeds at the best setting "
-        f"and {cell['seeds']} at the default. "
+        f"{len(found.optimizers)} optimizers; {cell['trials']} trials, the best "
+        f"{cell['finalists']} of them from {len(cell['search_seeds'])} seeds, then {cell['seeds']} "
+        f"seeds at the best setting and {cell['seeds']} at the default. "
         f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, {versions}."
     )
 
