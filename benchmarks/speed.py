@@ -170,8 +170,8 @@ class JaxStep(measuring.Step):
 
     def __init__(self, init: Any, step: Any, arrays: Arrays, options: Any = None):
         self.arrays = arrays
-        # Copies, because a step overwrites what it is given, and some states begin as parameters, or
-        # with one array in two places.
+        # Copies, because a step overwrites what it is given, and some states begin as parameters,
+        # others with one array in two places.
         state = jax.tree.map(jnp.copy, init(arrays.params))
         start = jnp.copy(arrays.params), state, arrays.grads[0]
         self.compiled = step.lower(*start).compile(compiler_options=options)
