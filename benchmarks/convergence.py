@@ -48,10 +48,7 @@ import optax_adaptive as oa
 HERE = Path(__file__).resolve().parent
 RESULTS, FIGURES = HERE / "results", HERE.parent / "docs" / "figures"
 TRIALS, FINALISTS, SEEDS = 40, 10, 20
-FIRST_SEED, MORE_SEEDS = (
-    1000,
-    (1001, 1002, 1003, 1004),
-)  # of the search, apart from those at the end
+FIRST_SEED, MORE_SEEDS = 1000, (1001, 1002, 1003, 1004)  # of the search, none of those at the end
 BELOW, ABOVE = 2, 3  # decades of learning rates around the middle
 WARM_UP = 0.05  # of the steps
 
